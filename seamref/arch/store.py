@@ -1,0 +1,218 @@
+"""Sparse DRAM: pages on demand, forked by copy on write, with a canonical fingerprint.
+
+This is storage only.  Who may touch which address, and with which KeyID, is :mod:`seamref.arch.memory`.
+A page that was never written reads as zero.  Each 64-byte line remembers the KeyID it was last written with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from hashlib import blake2b
+
+PAGE = 4096
+LINE = 64
+_CHUNK = 512  # pages in a chunk: 2 MiB
+_ZERO = bytes(PAGE)
+
+
+class _Page:
+    """4096 bytes; ``keys`` is one KeyID for all lines, or a list of 64."""
+
+    __slots__ = ("data", "digest", "keys")
+
+    def __init__(self, data: bytearray, keys: int | list[int]) -> None:
+        self.data = data
+        self.keys = keys
+        self.digest: bytes | None = None
+
+    def copy(self) -> _Page:
+        keys = self.keys
+        return _Page(bytearray(self.data), keys if isinstance(keys, int) else list(keys))
+
+    def fingerprint(self) -> bytes:
+        if self.digest is None:
+            if self.keys == 0 and self.data == _ZERO:
+                self.digest = b""
+            else:
+                keys = self.keys
+                salt = b"" if keys == 0 else repr(keys).encode()
+                self.digest = blake2b(bytes(self.data) + salt, digest_size=16).digest()
+        return self.digest
+
+
+class _Chunk:
+    """Up to 512 pages with one owner; a chunk whose owner is not the asking store is copied before writing."""
+
+    __slots__ = ("digest", "owned", "owner", "pages")
+
+    def __init__(self, owner: object, pages: dict[int, _Page]) -> None:
+        self.owner = owner
+        self.pages = pages
+        self.owned: set[int] = set()
+        self.digest: bytes | None = None
+
+    def fingerprint(self) -> bytes:
+        if self.digest is None:
+            parts = [
+                index.to_bytes(2, "little") + digest
+                for index in sorted(self.pages)
+                if (digest := self.pages[index].fingerprint())
+            ]
+            self.digest = blake2b(b"".join(parts), digest_size=16).digest() if parts else b""
+        return self.digest
+
+
+class Store:
+    """Bytes by address.  Addresses carry no KeyID bits; the KeyID is an argument."""
+
+    __slots__ = ("_chunks", "_token")
+
+    def __init__(self) -> None:
+        self._chunks: dict[int, _Chunk] = {}
+        self._token = object()
+
+    def fork(self) -> Store:
+        """An independent copy that shares every page until one side writes it."""
+        other = Store()
+        other._chunks = dict(self._chunks)
+        self._token = object()  # what was ours is now shared: both sides copy before writing
+        return other
+
+    # --- reading
+
+    def read(self, address: int, size: int) -> bytes:
+        """``size`` bytes as they lie in DRAM after decryption with the KeyID they were written with."""
+        page, at = divmod(address, PAGE)
+        if at + size <= PAGE:
+            chunk = self._chunks.get(page // _CHUNK)
+            if chunk is None:
+                return bytes(size)
+            found = chunk.pages.get(page % _CHUNK)
+            return bytes(size) if found is None else bytes(found.data[at : at + size])
+        out = bytearray()
+        while size:
+            part = min(size, PAGE - address % PAGE)
+            out += self.read(address, part)
+            address += part
+            size -= part
+        return bytes(out)
+
+    def keys(self, address: int, size: int) -> set[int]:
+        """The KeyIDs with which the lines of a range were last written (0 where never)."""
+        found: set[int] = set()
+        line = address // LINE
+        last = (address + max(size, 1) - 1) // LINE
+        while line <= last:
+            page, index = divmod(line, PAGE // LINE)
+            chunk = self._chunks.get(page // _CHUNK)
+            held = chunk.pages.get(page % _CHUNK) if chunk is not None else None
+            until = min(last, page * (PAGE // LINE) + PAGE // LINE - 1)
+            if held is None:
+                found.add(0)
+            elif isinstance(held.keys, int):
+                found.add(held.keys)
+            else:
+                found.update(held.keys[index : index + until - line + 1])
+            line = until + 1
+        return found
+
+    # --- writing
+
+    def _page(self, page: int) -> _Page:
+        """The page, ready to be written by this store."""
+        number, index = divmod(page, _CHUNK)
+        chunk = self._chunks.get(number)
+        if chunk is None:
+            chunk = self._chunks[number] = _Chunk(self._token, {})
+        elif chunk.owner is not self._token:
+            chunk = self._chunks[number] = _Chunk(self._token, dict(chunk.pages))
+        chunk.digest = None
+        held = chunk.pages.get(index)
+        if held is None:
+            held = chunk.pages[index] = _Page(bytearray(PAGE), 0)
+            chunk.owned.add(index)
+        elif index not in chunk.owned:
+            held = chunk.pages[index] = held.copy()
+            chunk.owned.add(index)
+        held.digest = None
+        return held
+
+    def write(self, address: int, data: bytes | bytearray | memoryview, key: int = 0) -> None:
+        """Write ``data``; every line touched is now owned by KeyID ``key``."""
+        size = len(data)
+        page, at = divmod(address, PAGE)
+        if at + size <= PAGE:
+            if size:
+                held = self._page(page)
+                held.data[at : at + size] = data
+                if held.keys != key:
+                    self._own(held, at, size, key)
+            return
+        view = memoryview(data)
+        done = 0
+        while done < size:
+            part = min(size - done, PAGE - (address + done) % PAGE)
+            self.write(address + done, view[done : done + part], key)
+            done += part
+
+    @staticmethod
+    def _own(page: _Page, at: int, size: int, key: int) -> None:
+        first, last = at // LINE, (at + size - 1) // LINE
+        if first == 0 and last == PAGE // LINE - 1:
+            page.keys = key
+            return
+        keys = [page.keys] * (PAGE // LINE) if isinstance(page.keys, int) else page.keys
+        keys[first : last + 1] = [key] * (last - first + 1)
+        page.keys = keys[0] if len(set(keys)) == 1 else keys
+
+    def zero(self, address: int, size: int) -> None:
+        """Write zeros with KeyID 0; whole pages and chunks are simply forgotten."""
+        end = address + size
+        head = min(size, -address % PAGE)
+        if head:
+            self.write(address, bytes(head))
+        address += head
+        tail = (end - address) % PAGE if end > address else 0
+        if tail:
+            self.write(end - tail, bytes(tail))
+            end -= tail
+        page, last = address // PAGE, end // PAGE
+        while page < last:
+            number, index = divmod(page, _CHUNK)
+            count = min(_CHUNK - index, last - page)
+            if number in self._chunks:
+                if count == _CHUNK:
+                    del self._chunks[number]
+                else:
+                    chunk = self._chunks[number]
+                    if any(index <= i < index + count for i in chunk.pages):
+                        if chunk.owner is not self._token:
+                            chunk = self._chunks[number] = _Chunk(self._token, dict(chunk.pages))
+                        chunk.digest = None
+                        for i in [i for i in chunk.pages if index <= i < index + count]:
+                            del chunk.pages[i]
+                            chunk.owned.discard(i)
+            page += count
+
+    # --- looking at all of it
+
+    def pages(self, first: int = 0, last: int = 1 << 52) -> Iterator[tuple[int, bytes]]:
+        """(address, 4096 bytes) of each page in [first, last) that is not all zero, ascending."""
+        for number in sorted(self._chunks):
+            base = number * _CHUNK
+            if (base + _CHUNK) * PAGE <= first or base * PAGE >= last:
+                continue
+            pages = self._chunks[number].pages
+            for index in sorted(pages):
+                at = (base + index) * PAGE
+                if first <= at < last and pages[index].data != _ZERO:
+                    yield at, bytes(pages[index].data)
+
+    def fingerprint(self) -> bytes:
+        """16 bytes that depend on contents and line KeyIDs only, not on how they came about."""
+        parts = [
+            number.to_bytes(6, "little") + digest
+            for number in sorted(self._chunks)
+            if (digest := self._chunks[number].fingerprint())
+        ]
+        return blake2b(b"".join(parts), digest_size=16).digest()
