@@ -1,0 +1,50 @@
+# make book    render the book from the stored outputs of its chapters
+# make test    everything that must hold: gates, unit and property tests, every chapter, the rendered pages
+# make lab     read the chapters live in JupyterLab
+# make chapters   execute every chapter again and store its outputs
+# make bench   how fast the machine runs (a report, not a test)
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+READY   = $(VENV)/.ready
+BOOK    = _build/html/index.html
+JOBS   ?= 2
+BENCH   = $(wildcard tools/bench.py)
+
+.PHONY: book test lab chapters bench clean help
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+# The stamp follows the two files that say what is installed; a second run needs no network.
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -e .
+	@touch $@
+
+# A failed build leaves nothing behind: a page that once gave a warning must give it again.
+book: $(READY)
+	@$(BIN)/python tools/chapters.py check
+	@$(BIN)/python tools/questions.py check
+	@$(BIN)/jupyter-book build . -W --keep-going -q || { rm -rf _build; exit 1; }
+	@echo "The book is rendered. Open file://$(abspath $(BOOK))"
+
+test: $(READY)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+lab: $(READY)
+	$(BIN)/jupyter lab book
+
+chapters: $(READY)
+	$(BIN)/python tools/chapters.py execute -j $(JOBS)
+	$(BIN)/python tools/chapters.py check
+
+bench: $(READY)
+	@test -n "$(BENCH)" || { echo "no benchmark: tools/bench.py is not there"; exit 1; }
+	$(BIN)/python $(BENCH)
+
+clean:
+	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
