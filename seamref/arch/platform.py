@@ -6,10 +6,9 @@ references: pages, chunks and processors are copied when either side first write
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b, shake_128
-from types import MappingProxyType
 from typing import Any
 
 from seamref.arch import msr as msrs
@@ -22,14 +21,14 @@ from seamref.arch.structures import SEAMEXTEND
 from seamref.arch.trace import AccessDenied, Event, SeamextendWritten
 from seamref.errors import SeamrefError, TopologyError
 
-VMX_MSRS = MappingProxyType({
+VMX_MSRS: Mapping[int, int] = {
     0x480: 0x00DA050000000013,
     0x481: 0xFF00000016, 0x482: 0xFFFBFFFE0401E172, 0x483: 0x7FFFFFFF00036DFF, 0x484: 0x7FFFFF000011FF,
     0x485: 0x7004C1E7, 0x486: 0x80000021, 0x487: 0xFFFFFFFF, 0x488: 0x2000, 0x489: 0x1FF2FFF,
     0x48B: 0x75D7FFF00000000, 0x48C: 0xF0106F34141,
     0x48D: 0xFF00000016, 0x48E: 0xFFFBFFFE04006172, 0x48F: 0x7FFFFFFF00036DFB, 0x490: 0x7FFFFF000011FB,
     0x492: 0x20,
-})
+}
 """VMX capability MSRs of a server part of the SPR/EMR generation (IA32_VMX_BASIC[60] = 0)."""
 
 NO_SEAMRET_INVD_VMCS = 1 << 60
@@ -105,7 +104,7 @@ class PlatformConfig:
     debug_unlocked: bool = False
     cache_sub_blocks: int = 4
     cpusvn: bytes = bytes.fromhex("0b0b0f0fffff00000000000000000000")
-    vmx_msrs: MappingProxyType[int, int] = VMX_MSRS
+    vmx_msrs: Mapping[int, int] = field(default_factory=lambda: VMX_MSRS)
     keyid_separate: bool = False
     seed: int = 0
 
