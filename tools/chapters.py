@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
 """Write, execute and guard the chapters of the book.
 
-    python tools/chapters.py from-py SOURCE.py book/part/name.ipynb   percent-format script -> executed chapter
+    python tools/chapters.py from-py SOURCE.py book/part/name.ipynb   script -> executed chapter
     python tools/chapters.py execute [PATH ...] [-j N]                execute in place and store the outputs
     python tools/chapters.py check [PATH ...]                         the guard: what nbval cannot see
 
-Without PATH, every chapter below book/ is meant.  A stored chapter is a function of its cells and of the
-package: no times, no random identifiers, no widget state, so that two executions give the same bytes.
+Without PATH, every chapter below book/ is meant.  A stored chapter is a function of its cells and of
+the package: no times, no random identifiers, no widget state, so that two executions give the same bytes.
 
-The guard exists because nbval passes a cell that was stored without being executed (it has nothing to compare),
-and ignores images, widget views and tracebacks.
+The guard exists because nbval passes a cell that was stored without being executed (it has nothing to
+compare), and ignores images, widget views and tracebacks.
 """
 
 from __future__ import annotations
@@ -36,10 +36,12 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 ALLOWED_MIME = frozenset({"text/plain", "text/html", "text/markdown", "image/svg+xml"})
 KEPT_CELL_METADATA = frozenset({"tags", "mystnb"})
 
-MEMORY_ADDRESS = re.compile(r"(?:<|&lt;)[^<>\n]{1,200}? at 0x[0-9a-fA-F]{6,}(?:>|&gt;)|\bobject at 0x[0-9a-fA-F]+")
+MEMORY_ADDRESS = re.compile(
+    r"(?:<|&lt;)[^<>\n]{1,200}? at 0x[0-9a-fA-F]{6,}(?:>|&gt;)|\bobject at 0x[0-9a-fA-F]+"
+)
 ABSOLUTE_PATH = re.compile(
     r"(?<![\w.:/~-])/(?:home|root|tmp|work|Users|mnt|private|var/folders|opt|builds?)/[\w.-]+"
-    r"|\b[A-Z]:\\(?:Users|Windows|Temp)\\|\bsite-packages\b|\bipykernel_\d+"
+    r"|\b[A-Z]:\\+(?:Users|Windows|Temp)\\|\bsite-packages\b|\bipykernel_\d+"
 )
 
 
@@ -111,7 +113,8 @@ def normalise(notebook: Any) -> Any:
     seen: dict[str, int] = {}
     count = 0
     for cell in notebook.cells:
-        cell.metadata = NotebookNode({k: v for k, v in sorted(cell.metadata.items()) if k in KEPT_CELL_METADATA})
+        kept = {key: value for key, value in sorted(cell.metadata.items()) if key in KEPT_CELL_METADATA}
+        cell.metadata = NotebookNode(kept)
         if not cell.metadata.get("tags", True):
             del cell.metadata["tags"]
         cell.pop("attachments", None)
@@ -299,14 +302,16 @@ def _machine_traces(text: str) -> Iterator[str]:
 def toc_problems(toc: Path = TOC, root: Path = ROOT) -> list[str]:
     """Every page of the table of contents exists once, and every page below book/ is in it."""
     listed = list(toc_entries(toc))
-    found = [f"{toc.name}: {name} is listed twice" for name in sorted({n for n in listed if listed.count(n) > 1})]
+    repeated = sorted({name for name in listed if listed.count(name) > 1})
+    found = [f"{toc.name}: {name} is listed twice" for name in repeated]
     pages: dict[str, list[Path]] = {}
     for path in sorted((root / "book").rglob("*")):
-        if path.suffix in {".ipynb", ".md"} and not any(p.startswith((".", "_")) for p in path.relative_to(root).parts):
-            pages.setdefault(path.relative_to(root).with_suffix("").as_posix(), []).append(path)
+        place = path.relative_to(root)
+        if place.suffix in {".ipynb", ".md"} and not any(part.startswith((".", "_")) for part in place.parts):
+            pages.setdefault(place.with_suffix("").as_posix(), []).append(path)
     found += [f"{toc.name}: {name} does not exist" for name in dict.fromkeys(listed) if name not in pages]
     found += [f"{name}: not in {toc.name}" for name in pages if name not in listed]
-    found += [f"{name}: exists both as notebook and as markdown" for name, files in pages.items() if len(files) > 1]
+    found += [f"{name}: is both notebook and markdown" for name, files in pages.items() if len(files) > 1]
     return found
 
 
@@ -369,7 +374,7 @@ def _run_check(paths: list[Path], with_toc: bool) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="tools/chapters.py", description="Write, execute and guard the chapters.")
+    parser = argparse.ArgumentParser(prog="tools/chapters.py", description=__doc__.partition("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("from-py", help="percent-format script to executed chapter")
     command.add_argument("source", type=Path)

@@ -98,8 +98,11 @@ def problems(questions: Sequence[Question], carried: Mapping[str, Sequence[str]]
         if q.command is not None and not q.command.startswith("python -m seamref "):
             found.append(f"{q.anchor}: the command is not a `python -m seamref ...` command")
     known = {q.anchor for q in questions}
-    found += [f"{anchor}: an anchor in {places[0]} for no question" for anchor, places in carried.items()
-              if anchor not in known]
+    found += [
+        f"{anchor}: an anchor in {places[0]} for no question"
+        for anchor, places in carried.items()
+        if anchor not in known
+    ]
     if text != page(questions):
         found.append("book/questions.md is not what book/questions.json says (run tools/questions.py write)")
     return found
