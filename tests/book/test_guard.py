@@ -89,6 +89,14 @@ def test_a_picture_of_pixels_is_caught() -> None:
     assert the_problem(sound(output)) == "cell 3: output of type image/png"
 
 
+def test_a_drawing_that_would_become_an_image_file_is_caught() -> None:
+    drawing = '<svg xmlns="http://www.w3.org/2000/svg"></svg>'
+    alone = new_output("display_data", data={"image/svg+xml": drawing, "text/plain": "drawing"})
+    assert "cannot follow light and dark" in the_problem(sound(alone))
+    inline = new_output("display_data", data={"image/svg+xml": drawing, "text/html": drawing})
+    assert chapters.problems(sound(inline)) == []
+
+
 def test_a_widget_without_a_static_form_is_caught() -> None:
     output = new_output("display_data", data={chapters.WIDGET_VIEW: {"model_id": "1"}})
     found = chapters.problems(sound(output))
