@@ -276,7 +276,7 @@ def _output_problems(outputs: Sequence[Any], tags: Sequence[str]) -> Iterator[st
             if foreign:
                 yield f"output of type {', '.join(foreign)}"
             if "image/svg+xml" in output.data and "text/html" not in output.data:
-                yield "an SVG without HTML becomes an <img>, which cannot follow light and dark: give it as text/html"
+                yield "an SVG alone becomes an <img>, which cannot follow light and dark: use text/html"
             if not set(output.data) & ALLOWED_MIME:
                 yield "output without a text, HTML or SVG form"
             texts = {mime: _joined(data) for mime, data in output.data.items() if mime in ALLOWED_MIME}
