@@ -142,6 +142,25 @@ class Platform:
         "package_msrs", "revision", "seamdb", "store_", "svn_locked", "txt",
     )
 
+    config: PlatformConfig
+    revision: Revision
+    store_: Store
+    msrs: dict[int, int]
+    package_msrs: dict[tuple[int, int], int]
+    SEAMEXTEND: bytes
+    P_SEAMLDR_MUTEX: int | None
+    p_seamldr_range: Range | None
+    seamdb: tuple[SeamdbEntry, ...]
+    bios_se_svn: int
+    svn_locked: bool
+    key_table: dict[tuple[int, int], bytes]
+    flushed_sub_blocks: frozenset[tuple[int, int]]
+    entropy_drawn: int
+    injected: dict[str, tuple[Any, ...]]
+    txt: dict[str, int]
+    board: dict[str, Any]
+    listeners: list[Callable[[Event], None]]
+
     def __init__(self, config: PlatformConfig | None = None, revision: Revision = SILICON) -> None:
         self.config = config or PlatformConfig()
         self.revision = revision

@@ -1,0 +1,569 @@
+"""VMX operation to the depth that SEAM needs (SDM vol. 3C).
+
+VMXON/VMXOFF, the current-VMCS pointer, VMPTRLD/VMPTRST/VMCLEAR/VMREAD/VMWRITE, launch state, VM entry and exit.
+A VMCS that was made current is *active*: its data live in the processor's ``vmcs_cache`` and its region in memory
+may be stale until VMCLEAR writes it back.  That is why a loader that writes VMCSs with plain stores must know
+where copies are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias, assert_never
+
+from seamref.arch.lp import (
+    CR4_VMXE,
+    EFER_LMA,
+    EFER_LME,
+    RFLAGS_RESET,
+    Lp,
+)
+from seamref.arch.memory import Agent
+from seamref.arch.msr import VMX_BASIC
+from seamref.arch.outcome import (
+    Done,
+    EntryFailed,
+    ExitReason,
+    Fault,
+    Guest,
+    Vector,
+    VmEntryOutcome,
+    VmExit,
+    VmFailInvalid,
+    VmFailValid,
+    VmxError,
+    VmxOutcome,
+)
+from seamref.arch.trace import InstructionEnded, VmcsFlushed
+from seamref.arch.vmcs import NONE, VMCS_SIZE, CachedVmcs, field_of, get, put
+from seamref.errors import NotModelled
+from seamref.spec import CHOSEN, Check, CheckTable, clause, implements
+
+if TYPE_CHECKING:
+    from seamref.arch.platform import Platform
+
+NON_CANONICAL_RIP = 0x1000000000000000
+"""Guest RIP preset in a transfer VMCS, so that SEAMRET without a preceding SEAMCALL cannot enter."""
+
+UD = Fault(Vector.UD, None, "")
+GP0 = Fault(Vector.GP, 0, "")
+
+
+@dataclass(frozen=True, slots=True)
+class VmxOperand:
+    """What the checks of VMX instructions look at: the processor and the 64-bit pointer operand, if any."""
+
+    platform: Platform
+    lp: Lp
+    pointer: int = NONE
+
+    def region_revision(self) -> int:
+        """First dword of the region (as the processor reads it)."""
+        held = self.lp.vmcs_cache.get(self.pointer)
+        if held is not None:
+            return get(held.data, "revision_id")
+        data = self.platform.bytes_at(Agent.CPU, self.pointer, 4, lp=self.lp)
+        return int.from_bytes(data, "little")
+
+
+class _Exit:
+    """Result of a row that exits to the VMM."""
+
+    __slots__ = ("reason",)
+
+    def __init__(self, reason: ExitReason) -> None:
+        self.reason = reason
+
+
+_Result: TypeAlias = Fault | _Exit | VmxError | None
+"""``None`` is VMfailInvalid; a :class:`VmxError` is VMfail (valid when there is a current VMCS)."""
+
+
+def _bad_pointer(c: VmxOperand) -> bool:
+    """Not 4 KiB aligned, or beyond the width of this mode (private KeyIDs are such bits outside SEAM)."""
+    width = c.platform.config.maxpa if c.lp.inSEAM else c.platform.legacy_width
+    return bool(c.pointer & 0xFFF) or c.pointer >> width != 0
+
+
+def _bad_revision(c: VmxOperand) -> bool:
+    return c.region_revision() != c.platform.msr_value(c.lp, VMX_BASIC) & 0x7FFFFFFF
+
+
+def _not_vmx(c: VmxOperand) -> bool:
+    return not c.lp.vmx_on
+
+
+def _not_64bit(c: VmxOperand) -> bool:
+    return not c.lp.is_64bit()
+
+
+def _user(c: VmxOperand) -> bool:
+    return c.lp.cpl > 0
+
+
+def _guest(c: VmxOperand) -> bool:
+    return c.lp.non_root
+
+
+def _rows(name: str, *more: Check[VmxOperand, _Result]) -> CheckTable[VmxOperand, _Result]:
+    """A VMX instruction's list: the rows all of them share, then its own."""
+    basic = ExitReason.VMCALL  # VMX instructions in non-root exit; the reason number is not looked at here
+    section = f"SDM vol. 3C {name}"
+    return CheckTable(name, (
+        Check(f"{name}.vmx", "not in VMX operation, or not in 64-bit mode", lambda c: _not_vmx(c) or _not_64bit(c),
+              UD, section),
+        Check(f"{name}.non_root", "in VMX non-root operation", _guest, _Exit(basic), section),
+        Check(f"{name}.cpl", "CPL > 0", _user, GP0, section),
+        *more,
+    ))
+
+
+VMXON: CheckTable[VmxOperand, _Result] = CheckTable("VMXON", (
+    Check("VMXON.cr4", "CR4.VMXE = 0 or not in 64-bit mode", lambda c: not c.lp.cr4 & CR4_VMXE or _not_64bit(c), UD,
+          "SDM vol. 3C VMXON"),
+    Check("VMXON.non_root", "in VMX non-root operation", lambda c: c.lp.vmx_on and c.lp.non_root,
+          _Exit(ExitReason.VMCALL), "SDM vol. 3C VMXON"),
+    Check("VMXON.root_cpl", "in VMX root operation with CPL > 0", lambda c: c.lp.vmx_on and c.lp.cpl > 0, GP0,
+          "SDM vol. 3C VMXON"),
+    Check("VMXON.root", "already in VMX root operation", lambda c: c.lp.vmx_on, VmxError.VMXON_IN_VMX_ROOT,
+          "SDM vol. 3C VMXON"),
+    Check("VMXON.gp", "CPL > 0, in SMM, or IA32_FEATURE_CONTROL does not enable VMX",
+          lambda c: c.lp.cpl > 0 or c.lp.in_smm or c.platform.msr_value(c.lp, 0x3A) & 5 != 5, GP0,
+          "SDM vol. 3C VMXON"),
+    Check("VMXON.address", "pointer not aligned, or too wide", _bad_pointer, None, "SDM vol. 3C VMXON; HWL"),
+    Check("VMXON.revision", "revision identifier wrong", _bad_revision, None, "SDM vol. 3C VMXON"),
+))
+
+VMXOFF = _rows(
+    "VMXOFF",
+    Check("VMXOFF.seam", "in SEAM VMX root operation", lambda c: c.lp.inSEAM, GP0, "X2 other instructions"),
+)
+VMPTRLD = _rows(
+    "VMPTRLD",
+    Check("VMPTRLD.address", "pointer not aligned, or too wide", _bad_pointer, VmxError.VMPTRLD_INVALID_ADDRESS,
+          "SDM vol. 3C VMPTRLD; HWL"),
+    Check("VMPTRLD.vmxon", "pointer is the VMXON pointer", lambda c: c.pointer == c.lp.vmxon_ptr,
+          VmxError.VMPTRLD_VMXON_POINTER, "SDM vol. 3C VMPTRLD"),
+    Check("VMPTRLD.revision", "revision identifier wrong", _bad_revision, VmxError.VMPTRLD_INCORRECT_REVISION,
+          "SDM vol. 3C VMPTRLD"),
+)
+VMCLEAR = _rows(
+    "VMCLEAR",
+    Check("VMCLEAR.address", "pointer not aligned, or too wide", _bad_pointer, VmxError.VMCLEAR_INVALID_ADDRESS,
+          "SDM vol. 3C VMCLEAR; HWL"),
+    Check("VMCLEAR.vmxon", "pointer is the VMXON pointer", lambda c: c.pointer == c.lp.vmxon_ptr,
+          VmxError.VMCLEAR_VMXON_POINTER, "SDM vol. 3C VMCLEAR"),
+)
+VMPTRST = _rows("VMPTRST")
+_CURRENT = "no current VMCS"
+VMREAD = _rows(
+    "VMREAD",
+    Check("VMREAD.current", _CURRENT, lambda c: c.lp.current_vmcs == NONE, None, "SDM vol. 3C VMREAD"),
+)
+VMWRITE = _rows(
+    "VMWRITE",
+    Check("VMWRITE.current", _CURRENT, lambda c: c.lp.current_vmcs == NONE, None, "SDM vol. 3C VMWRITE"),
+)
+
+
+def _launched(c: VmxOperand) -> bool:
+    held = c.lp.vmcs_cache.get(c.lp.current_vmcs)
+    return held is not None and held.launched
+
+
+def _entry_rows(name: str, wants_launched: bool, error: VmxError) -> CheckTable[VmxOperand, _Result]:
+    section = f"SDM vol. 3C {name}"
+    return _rows(
+        name,
+        Check(f"{name}.current", _CURRENT, lambda c: c.lp.current_vmcs == NONE, None, section),
+        Check(f"{name}.mov_ss", "blocking by MOV-SS", lambda c: c.lp.mov_ss_blocking,
+              VmxError.ENTRY_EVENTS_BLOCKED_BY_MOV_SS, section),
+        Check(f"{name}.launch_state", "launch state is " + ("clear" if wants_launched else "not clear"),
+              lambda c: _launched(c) is not wants_launched, error, section),
+        Check(f"{name}.controls", "VM-execution controls not allowed, or a PAE/EPT combination that cannot be",
+              lambda c: bad_controls(c.platform, c.lp), VmxError.ENTRY_INVALID_CONTROL_FIELDS, section),
+        Check(f"{name}.seam_ept", "in SEAM root: \"enable EPT\" = 0, or Shared-EPTP reserved bits",
+              lambda c: c.lp.inSEAM and bad_td_controls(c.platform, c.lp), VmxError.ENTRY_INVALID_CONTROL_FIELDS,
+              "X2 VM entry"),
+        Check(f"{name}.host", "host-state area not valid", lambda c: bad_host_state(c.platform, c.lp),
+              VmxError.ENTRY_INVALID_HOST_STATE, section),
+    )
+
+
+def current(lp: Lp) -> CachedVmcs:
+    """The current VMCS's data; the caller knows that there is one."""
+    return lp.vmcs_cache[lp.current_vmcs]
+
+
+def bad_controls(platform: Platform, lp: Lp) -> bool:
+    """Whether pin-based, processor-based, exit or entry controls of the current VMCS break the capability MSRs."""
+    data = current(lp).data
+    for name, address in (("pin_based", 0x48D), ("proc_based", 0x48E), ("exit_ctls", 0x48F), ("entry_ctls", 0x490)):
+        allowed = platform.msr_value(lp, address)
+        value = get(data, name)
+        if name == "entry_ctls":
+            value &= ~(1 << 9)  # "IA-32e mode guest" is stored by VM exits, not preset
+        if value & (allowed & 0xFFFFFFFF) != allowed & 0xFFFFFFFF or value & ~(allowed >> 32) & 0xFFFFFFFF:
+            return True
+    return False
+
+
+def bad_td_controls(platform: Platform, lp: Lp) -> bool:
+    """SEAM root's additional entry checks (X2): EPT must be on, Shared-EPTP bits 11:0 and above MAXPA are reserved."""
+    data = current(lp).data
+    shared = get(data, "shared_eptp")
+    ept_on = bool(get(data, "proc_based") >> 31 & 1 and get(data, "secondary_proc_based") & 2)
+    return not ept_on or bool(shared & 0xFFF) or shared >> platform.config.maxpa != 0
+
+
+def is_canonical(address: int, width: int = 48) -> bool:
+    """Bits 63:width-1 all equal."""
+    top = address >> (width - 1)
+    return top in (0, (1 << (65 - width)) - 1)
+
+
+def bad_host_state(platform: Platform, lp: Lp) -> bool:
+    """The host-state checks that matter here: canonical RIP and bases, CR4.VMXE, selectors with TI=RPL=0, CS, TR."""
+    data = current(lp).data
+    if not all(is_canonical(get(data, name)) for name in ("host_rip", "host_fs_base", "host_gs_base")):
+        return True
+    if not get(data, "host_cr4") & CR4_VMXE or get(data, "host_cr3") >> platform.config.maxpa:
+        return True
+    if get(data, "host_cs_selector") == 0 or get(data, "host_tr_selector") == 0:
+        return True
+    return any(get(data, f"host_{s}_selector") & 7 for s in ("cs", "ss", "fs", "gs", "tr"))
+
+
+def bad_guest_state(platform: Platform, lp: Lp) -> bool:
+    """The guest-state checks that matter here: canonical RIP, RFLAGS bit 1, CR4.VMXE."""
+    data = current(lp).data
+    rflags = get(data, "guest_rflags")
+    return not is_canonical(get(data, "guest_rip")) or not rflags & 2 or bool(rflags & 0xFFFFFFFFFFC08028)
+
+
+VMLAUNCH = _entry_rows("VMLAUNCH", False, VmxError.VMLAUNCH_NON_CLEAR_VMCS)
+VMRESUME = _entry_rows("VMRESUME", True, VmxError.VMRESUME_NON_LAUNCHED_VMCS)
+
+clause("VMX.succeed", "VMsucceed: the six arithmetic flags are 0", "SDM vol. 3C conventions")
+clause("VMX.fail_invalid", "VMfailInvalid: CF = 1, the other five 0", "SDM vol. 3C conventions")
+clause("VMX.fail_valid", "VMfailValid: ZF = 1, the other five 0, error number in the current VMCS", "SDM vol. 3C conventions")
+clause("VMX.exit", "a VM exit stores guest state, loads host state and enters VMX root operation", "SDM vol. 3C ch. 28")
+clause("VMX.entry", "a VM entry loads guest state and enters VMX non-root operation", "SDM vol. 3C ch. 27")
+clause("VMX.flush", "VMCLEAR writes the cached VMCS back and makes its launch state clear", "SDM vol. 3C VMCLEAR")
+clause("VMX.vmcs_fields", "the VMCS fields this machine knows", "SDM vol. 3D app. B", CHOSEN)
+
+
+@implements("VMX.succeed")
+def succeed(lp: Lp) -> None:
+    """VMX.succeed."""
+    lp.flags()
+
+
+@implements("VMX.fail_invalid")
+def fail_invalid(lp: Lp, clause: str) -> VmFailInvalid:
+    """VMX.fail_invalid."""
+    lp.flags(cf=1)
+    return VmFailInvalid(clause)
+
+
+@implements("VMX.fail_valid")
+def fail_valid(lp: Lp, error: VmxError, clause: str) -> VmFailValid:
+    """VMX.fail_valid."""
+    lp.flags(zf=1)
+    put(current(lp).data, "vm_instruction_error", error)
+    return VmFailValid(error, clause)
+
+
+def fail(lp: Lp, error: VmxError, clause: str) -> VmFailInvalid | VmFailValid:
+    """VMfail: valid when there is a current VMCS, else invalid."""
+    return fail_invalid(lp, clause) if lp.current_vmcs == NONE else fail_valid(lp, error, clause)
+
+
+def activate(platform: Platform, lp: Lp, pointer: int) -> CachedVmcs:
+    """Make a VMCS active: load its region into the cache unless it is there already."""
+    held = lp.vmcs_cache.get(pointer)
+    if held is None:
+        data = bytearray(platform.bytes_at(Agent.CPU, pointer, VMCS_SIZE, lp=lp))
+        held = lp.vmcs_cache[pointer] = CachedVmcs(data, False, lp.inSEAM)
+    return held
+
+
+@implements("VMX.flush")
+def flush(platform: Platform, lp: Lp, pointer: int, why: str) -> None:
+    """VMX.flush: write a cached VMCS back to memory and drop it.  Not cached: nothing to write."""
+    held = lp.vmcs_cache.pop(pointer, None)
+    if held is not None:
+        platform.store(Agent.CPU, pointer, held.data, lp=lp)
+        if platform.listeners:
+            platform.emit(VmcsFlushed(lp.id, pointer, why))
+
+
+# --- VM exit and VM entry
+
+
+def save_guest_state(lp: Lp, data: bytearray) -> None:
+    """Store the interrupted context into the guest-state area, as the exit controls of these VMCSs demand."""
+    put(data, "guest_rip", lp.rip)
+    put(data, "guest_rsp", lp.rsp)
+    put(data, "guest_rflags", lp.rflags)
+    put(data, "guest_cr0", lp.cr0)
+    put(data, "guest_cr3", lp.cr3)
+    put(data, "guest_cr4", lp.cr4)
+    put(data, "guest_dr7", lp.dr7)
+    put(data, "guest_debugctl", lp.debugctl)
+    put(data, "guest_ia32_pat", lp.pat)
+    put(data, "guest_ia32_efer", lp.efer)
+    put(data, "guest_ia32_s_cet", lp.s_cet)
+    put(data, "guest_ssp", lp.ssp)
+    put(data, "guest_fs_base", lp.fs_base)
+    put(data, "guest_gs_base", lp.gs_base)
+    put(data, "guest_gdtr_base", lp.gdtr_base)
+    put(data, "guest_idtr_base", lp.idtr_base)
+    put(data, "guest_cs_selector", lp.cs_selector)
+    put(data, "guest_cs_ar", 0x809B | lp.cs_l << 13)
+    put(data, "guest_ss_ar", 0xC093 | lp.cpl << 5)
+    entry = get(data, "entry_ctls")
+    put(data, "entry_ctls", entry | 1 << 9 if lp.efer & EFER_LMA else entry & ~(1 << 9))
+
+
+def load_guest_state(lp: Lp, data: bytearray) -> None:
+    """Load what :func:`save_guest_state` stored."""
+    lp.rip = get(data, "guest_rip")
+    lp.rsp = get(data, "guest_rsp")
+    lp.rflags = get(data, "guest_rflags")
+    lp.cr0 = get(data, "guest_cr0")
+    lp.cr3 = get(data, "guest_cr3")
+    lp.cr4 = get(data, "guest_cr4")
+    lp.dr7 = get(data, "guest_dr7")
+    lp.debugctl = get(data, "guest_debugctl")
+    lp.pat = get(data, "guest_ia32_pat")
+    lp.efer = get(data, "guest_ia32_efer")
+    lp.s_cet = get(data, "guest_ia32_s_cet")
+    lp.ssp = get(data, "guest_ssp")
+    lp.fs_base = get(data, "guest_fs_base")
+    lp.gs_base = get(data, "guest_gs_base")
+    lp.gdtr_base = get(data, "guest_gdtr_base")
+    lp.idtr_base = get(data, "guest_idtr_base")
+    lp.cs_selector = get(data, "guest_cs_selector")
+    lp.cs_l = bool(get(data, "guest_cs_ar") >> 13 & 1)
+    lp.cpl = get(data, "guest_ss_ar") >> 5 & 3
+
+
+def load_host_state(lp: Lp, data: bytearray) -> None:
+    """Load the host-state area: CPL 0, 64-bit, RFLAGS 2, DR7 400H, DEBUGCTL 0 (SDM vol. 3C section 28.5)."""
+    lp.rip = get(data, "host_rip")
+    lp.rsp = get(data, "host_rsp")
+    lp.ssp = get(data, "host_ssp")
+    lp.rflags = RFLAGS_RESET
+    lp.cr0 = get(data, "host_cr0")
+    lp.cr3 = get(data, "host_cr3")
+    lp.cr4 = get(data, "host_cr4")
+    lp.dr7 = 0x400
+    lp.debugctl = 0
+    lp.pat = get(data, "host_ia32_pat") or lp.pat
+    lp.efer = get(data, "host_ia32_efer") or EFER_LME | EFER_LMA
+    lp.s_cet = get(data, "host_ia32_s_cet")
+    lp.fs_base = get(data, "host_fs_base")
+    lp.gs_base = get(data, "host_gs_base")
+    lp.gdtr_base = get(data, "host_gdtr_base")
+    lp.gdtr_limit = lp.idtr_limit = 0xFFFF
+    lp.idtr_base = get(data, "host_idtr_base")
+    lp.cs_selector = get(data, "host_cs_selector")
+    lp.ss_selector = get(data, "host_ss_selector")
+    lp.fs_selector = get(data, "host_fs_selector")
+    lp.gs_selector = get(data, "host_gs_selector")
+    lp.cs_l = True
+    lp.cpl = 0
+    lp.mov_ss_blocking = lp.sti_blocking = False
+    lp.monitor_armed = False
+
+
+@implements("VMX.exit")
+def vm_exit(platform: Platform, lp: Lp, exit: VmExit, length: int = 0) -> VmExit:
+    """VMX.exit: leave VMX non-root operation through the current VMCS.
+
+    ``length`` is the instruction length in bytes; hardware does not advance RIP.  ``inSEAM`` is not changed: a TD's
+    exit arrives in SEAM root (SC2).
+    """
+    data = current(lp).data
+    put(data, "exit_reason", exit.word)
+    put(data, "exit_qualification", exit.qualification)
+    put(data, "exit_instruction_length", length)
+    put(data, "guest_interruptibility", lp.sti_blocking | lp.mov_ss_blocking << 1 | lp.nmi_inhibit << 3)
+    save_guest_state(lp, data)
+    load_host_state(lp, data)
+    lp.non_root = False
+    return exit
+
+
+@implements("VMX.entry")
+def _enter(platform: Platform, lp: Lp, name: str) -> VmEntryOutcome:
+    data = current(lp).data
+    if bad_guest_state(platform, lp):
+        failed = EntryFailed(ExitReason.ENTRY_FAILURE_GUEST_STATE, "VMX.entry")
+        put(data, "exit_reason", failed.word)
+        load_host_state(lp, data)
+        return failed
+    load_guest_state(lp, data)
+    lp.sti_blocking = bool(get(data, "guest_interruptibility") & 1)
+    lp.mov_ss_blocking = bool(get(data, "guest_interruptibility") & 2)
+    lp.non_root = True
+    current(lp).launched = True
+    return Guest(f"{name}.host")
+
+
+# --- the instructions
+
+
+def _decide(
+    table: CheckTable[VmxOperand, _Result], platform: Platform, lp: Lp, pointer: int = NONE
+) -> Fault | VmExit | VmFailInvalid | VmFailValid | None:
+    """Walk an instruction's list and give its outcome the form the flags and the VMCS need."""
+    row = table.decide(VmxOperand(platform, lp, pointer), platform.revision)
+    if row is None:
+        return None
+    match row.result:
+        case None:
+            return fail_invalid(lp, row.id)
+        case Fault(vector=vector, code=code):
+            return Fault(vector, code, row.id)
+        case _Exit(reason=reason):
+            return vm_exit(platform, lp, VmExit(reason, 0, False, row.id), 3)
+        case VmxError() as error:
+            return fail(lp, error, row.id)
+        case _ as never:
+            assert_never(never)
+
+
+def _simple(
+    name: str, table: CheckTable[VmxOperand, _Result], effect: Callable[[Platform, Lp, int], None]
+) -> Callable[[Platform, int, int], VmxOutcome]:
+    clause(f"{name}.effect", f"{name}: effect, then VMsucceed", f"SDM vol. 3C {name}")
+
+    @implements(f"{name}.effect")
+    def instruction(platform: Platform, lp_id: int, pointer: int = NONE) -> VmxOutcome:
+        lp = platform.lp(lp_id)
+        outcome: VmxOutcome | None = _decide(table, platform, lp, pointer)
+        if outcome is None:
+            effect(platform, lp, pointer)
+            succeed(lp)
+            outcome = Done(f"{name}.effect")
+        if platform.listeners:
+            platform.emit(InstructionEnded(lp_id, name, str(outcome), outcome.clause))
+        return outcome
+
+    instruction.__name__ = name.lower()
+    instruction.__doc__ = f"{name}: walk the {name} table, then its effect (SDM vol. 3C)."
+    return instruction
+
+
+def _vmxon(platform: Platform, lp: Lp, pointer: int) -> None:
+    lp.vmx_on = True
+    lp.vmxon_ptr = pointer
+    lp.non_root = False
+    lp.current_vmcs = NONE
+
+
+def _vmxoff(platform: Platform, lp: Lp, pointer: int) -> None:
+    for at in list(lp.vmcs_cache):
+        flush(platform, lp, at, "VMXOFF")
+    lp.vmx_on = False
+    lp.vmxon_ptr = lp.current_vmcs = NONE
+
+
+def _vmptrld(platform: Platform, lp: Lp, pointer: int) -> None:
+    activate(platform, lp, pointer)
+    lp.current_vmcs = pointer
+
+
+def _vmclear(platform: Platform, lp: Lp, pointer: int) -> None:
+    flush(platform, lp, pointer, "VMCLEAR")
+    if lp.current_vmcs == pointer:
+        lp.current_vmcs = NONE
+
+
+vmxon = _simple("VMXON", VMXON, _vmxon)
+_vmxoff_instruction = _simple("VMXOFF", VMXOFF, _vmxoff)
+vmptrld = _simple("VMPTRLD", VMPTRLD, _vmptrld)
+vmclear = _simple("VMCLEAR", VMCLEAR, _vmclear)
+
+
+def vmxoff(platform: Platform, lp_id: int) -> VmxOutcome:
+    """VMXOFF: every active VMCS is written back, VMX operation ends; #GP(0) in SEAM root (X2)."""
+    return _vmxoff_instruction(platform, lp_id, NONE)
+
+
+@implements("VMPTRST.effect", "the current-VMCS pointer is stored", "SDM vol. 3C VMPTRST")
+def vmptrst(platform: Platform, lp_id: int) -> int | Fault | VmExit | VmFailInvalid | VmFailValid:
+    """VMPTRST.effect: the current-VMCS pointer (all ones when there is none)."""
+    lp = platform.lp(lp_id)
+    outcome = _decide(VMPTRST, platform, lp)
+    if outcome is not None:
+        return outcome
+    succeed(lp)
+    return lp.current_vmcs
+
+
+@implements("VMREAD.effect", "the field's value is read from the current VMCS", "SDM vol. 3C VMREAD")
+def vmread(platform: Platform, lp_id: int, encoding: int) -> int | Fault | VmExit | VmFailInvalid | VmFailValid:
+    """VMREAD.effect: a field of the current VMCS by encoding; unknown ones raise :class:`NotModelled`."""
+    lp = platform.lp(lp_id)
+    outcome = _decide(VMREAD, platform, lp)
+    if outcome is not None:
+        return outcome
+    field = field_of(encoding)
+    succeed(lp)
+    return get(current(lp).data, field.name)
+
+
+@implements("VMWRITE.effect", "the field of the current VMCS takes the value", "SDM vol. 3C VMWRITE")
+def vmwrite(platform: Platform, lp_id: int, encoding: int, value: int) -> VmxOutcome:
+    """VMWRITE.effect: write a field of the current VMCS by encoding; exit-information fields cannot be written."""
+    lp = platform.lp(lp_id)
+    outcome = _decide(VMWRITE, platform, lp)
+    if outcome is not None:
+        return outcome
+    field = field_of(encoding)
+    if field.read_only:
+        return fail_valid(lp, VmxError.VMWRITE_READ_ONLY_COMPONENT, "VMWRITE.effect")
+    put(current(lp).data, field.name, value)
+    succeed(lp)
+    return Done("VMWRITE.effect")
+
+
+def _vm_entry(name: str, table: CheckTable[VmxOperand, _Result]) -> Callable[[Platform, int], VmEntryOutcome]:
+    def instruction(platform: Platform, lp_id: int) -> VmEntryOutcome:
+        lp = platform.lp(lp_id)
+        outcome: VmEntryOutcome | None = _decide(table, platform, lp)
+        if outcome is None:
+            outcome = _enter(platform, lp, name)
+        if platform.listeners:
+            platform.emit(InstructionEnded(lp_id, name, str(outcome), outcome.clause))
+        return outcome
+
+    instruction.__name__ = name.lower()
+    instruction.__doc__ = f"{name}: walk the {name} table, then enter VMX non-root operation (SDM vol. 3C; X2)."
+    return instruction
+
+
+vmlaunch = _vm_entry("VMLAUNCH", VMLAUNCH)
+vmresume = _vm_entry("VMRESUME", VMRESUME)
+
+
+def vmcall(platform: Platform, lp_id: int) -> Fault | VmExit:
+    """VMCALL: #GP(0) in SEAM root (X2), VM exit 18 in VMX non-root operation; the SMM monitor is not modelled."""
+    lp = platform.lp(lp_id)
+    if not lp.vmx_on:
+        return Fault(Vector.UD, None, "VMCALL.vmx")
+    if lp.non_root:
+        return vm_exit(platform, lp, VmExit(ExitReason.VMCALL, 0, False, "VMCALL.non_root"), 3)
+    if lp.inSEAM:
+        return Fault(Vector.GP, 0, "VMCALL.seam")
+    raise NotModelled("VMCALL to an SMM-transfer monitor", "VMCALL.smm")
+
+
+clause("VMCALL.vmx", "not in VMX operation", "SDM vol. 3C VMCALL")
+clause("VMCALL.non_root", "in VMX non-root operation: VM exit", "SDM vol. 3C VMCALL")
+clause("VMCALL.seam", "in SEAM VMX root operation", "X2 other instructions")
+clause("VMCALL.smm", "VMCALL to an SMM-transfer monitor", "SDM vol. 3C VMCALL")
