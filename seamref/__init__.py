@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from seamref.firmware.boot import boot as boot
+    from seamref.bootchain import boot as boot
 
 __all__ = ["__version__", "boot"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "boot":
-        from seamref.firmware.boot import boot
+        from seamref.bootchain import boot
 
         return boot
     raise AttributeError(f"module 'seamref' has no attribute {name!r}")

@@ -44,6 +44,11 @@ STUB = Layout(
 )
 
 
+P_SEAMLDR_PROGRAM = b"seamref.pseamldr"
+TDX_MODULE_PROGRAM = b"seamref.tdxmodul"
+"""Ids of the two programs that live in SEAM; a loader or a module registers itself under its id."""
+
+
 def make_stub(program: bytes, parameters: bytes = b"") -> bytes:
     """The 64 bytes to put at an image's entry point."""
     return STUB.encode({"code": ENDBR64_JMP, "program": program, "parameters": parameters.ljust(40, b"\0")})
