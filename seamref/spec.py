@@ -242,7 +242,8 @@ source("SC1", "S. Christopherson: SEAMCALL/TDCALL measured on SPR and EMR",
 source("SC2", "S. Christopherson: the meaning of inSEAM", "Message-ID aO-oIRBhSIZo9mef@google.com")
 source("SC3", "S. Christopherson: SEAMCALL and SEAMRET in a TD", "Message-ID aO-fqYO_vmwtCn8l@google.com")
 source("SR1", "S. Christopherson: SEAMRET and the current VMCS", "Message-ID aYTFZv9Mf_FqWM_k@google.com")
-source("SR2", "D. Hansen: SEAMRET in 343754-001 (reply to SR1, 5 Feb 2026)", "Message-ID aYTFZv9Mf_FqWM_k@google.com, reply")
+source("SR2", "D. Hansen: SEAMRET in 343754-001 (reply to SR1, 5 Feb 2026)",
+       "Message-ID aYTFZv9Mf_FqWM_k@google.com, reply")
 source("SR3", "C. Gao: why SEAMRET evicts VMCSs", "Message-ID aXywVcqbXodADg4a@intel.com")
 source("SR4", "C. Gao: IA32_VMX_BASIC[60], PATCH v9 09/23", "Message-ID 20260513151045.1420990-1-chao.gao@intel.com")
 source("NMI", "S. Christopherson: NMI blocking after a TD exit", "Message-ID Z0T_iPdmtpjrc14q@google.com")

@@ -133,8 +133,8 @@ DECLARED: tuple[Msr, ...] = (
         Bit("vcnt", 7, 0), Bit("fix", 8, 8), Bit("wc", 10, 10), Bit("smrr", 11, 11), Bit("prmrr", 12, 12),
         Bit("smrr2", 13, 13), Bit("smrr_lock", 14, 14), Bit("seamrr", 15, 15)), _mtrrcap),
     Msr(0x10A, "IA32_ARCH_CAPABILITIES", C, ANY, NEVER, "speculation properties", "SDM vol. 4", (), 0x2BD6B),
-    Msr(0x151, "BIOS_DONE", Z, ANY, ANY, "bit 0: BIOS trusts nothing any more; NP-SEAMLDR waits for it", "NPS CodeStart.nasm",
-        (Bit("enable_ia_untrusted", 0, 0),)),
+    Msr(0x151, "BIOS_DONE", Z, ANY, ANY, "bit 0: BIOS trusts nothing any more; NP-SEAMLDR waits for it",
+        "NPS CodeStart.nasm", (Bit("enable_ia_untrusted", 0, 0),)),
     Msr(0x179, "IA32_MCG_CAP", C, ANY, NEVER, "machine check capabilities", "MCE", (
         Bit("count", 7, 0), Bit("seam_nr", 12, 12)), 0x101C1C),
     Msr(0x17A, "IA32_MCG_STATUS", C, ANY, ANY, "machine check status", "MCE", (
@@ -162,8 +162,8 @@ DECLARED: tuple[Msr, ...] = (
         (0x48B, "IA32_VMX_PROCBASED_CTLS2"), (0x48C, "IA32_VMX_EPT_VPID_CAP"),
         (0x48D, "IA32_VMX_TRUE_PINBASED_CTLS"), (0x48E, "IA32_VMX_TRUE_PROCBASED_CTLS"),
         (0x48F, "IA32_VMX_TRUE_EXIT_CTLS"), (0x490, "IA32_VMX_TRUE_ENTRY_CTLS"))),
-    Msr(0x492, "IA32_VMX_PROCBASED_CTLS3", C, ANY, NEVER, "bit 5: GPAW, and with it Shared-EPTP and TD-KeyID", "X2 VMCS",
-        (Bit("gpaw", 5, 5),), _vmx(0x492)),
+    Msr(0x492, "IA32_VMX_PROCBASED_CTLS3", C, ANY, NEVER, "bit 5: GPAW, and with it Shared-EPTP and TD-KeyID",
+        "X2 VMCS", (Bit("gpaw", 5, 5),), _vmx(0x492)),
     Msr(0x500, "IA32_SGX_SVN_STATUS", Z, ANY, NEVER, "lock and SVNs that decide which ACM may launch", "SDM vol. 4", (
         Bit("lock", 0, 0), Bit("sgx_svn_sinit", 23, 16), Bit("seamldr_svn", 63, 56)), _sgx_svn_status),
     Msr(0x503, "SGX_DEBUG_MODE", Z, ANY, NEVER, "bit 1: debug unlocked", "PSL msr_defs.h", (

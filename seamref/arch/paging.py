@@ -71,7 +71,9 @@ def walk(
     raise AssertionError("the last level returns")
 
 
-def translate(platform: Platform, lp: Lp, linear: int, *, write: bool = False, fetch: bool = False) -> Translation | Fault:
+def translate(
+    platform: Platform, lp: Lp, linear: int, *, write: bool = False, fetch: bool = False
+) -> Translation | Fault:
     """Translate as the processor is now: its CR3, its agent."""
     return walk(platform, lp.cr3, linear, agent=get_agent(lp), lp=lp, write=write, fetch=fetch)
 

@@ -103,7 +103,8 @@ SEAMCALL: CheckTable[SeamcallState, Fault | VmExit | VmFailInvalid] = CheckTable
           lambda c: not c.to_P_SEAMLDR and not c.platform.SEAM_READY, VmFailInvalid(""), "X2 SEAMCALL"),
     Check("SEAMCALL.p_seamldr_busy", "RAX[63] = 1 and P_SEAMLDR_MUTEX is not acquired",
           lambda c: c.to_P_SEAMLDR and c.platform.P_SEAMLDR_MUTEX is not None, VmFailInvalid(""), "X2 SEAMCALL"),
-    Check("SEAMCALL.p_seamldr_not_ready", "RAX[63] = 1, mutex acquired, P-SEAMLDR not loaded or disabled (mutex released)",
+    Check("SEAMCALL.p_seamldr_not_ready",
+          "RAX[63] = 1, mutex acquired, P-SEAMLDR not loaded or disabled (mutex released)",
           lambda c: c.to_P_SEAMLDR and not c.platform.P_SEAMLDR_READY, VmFailInvalid(""), "X2 SEAMCALL"),
 ), "SEAMCALL: conditions in order; silent means that SEAM is entered.")
 
@@ -114,7 +115,7 @@ clause("SEAMCALL.enter", "save the VMM's state, link its current VMCS, load SEAM
 clause("SEAMCALL.mutex_leak", "a revision whose text forgets to release the mutex on the failure path", "SR1", MEASURED)
 clause("SEAMRET.leave", "load the VMM's state, take its VMCS back from the link pointer", "X2 SEAMRET")
 clause("SEAMRET.vmcs", "return from P-SEAMLDR flushes and clears the VMM's current VMCS", "X2 SEAMRET")
-clause("SEAMRET.evict", "return from P-SEAMLDR evicts its transfer VMCS so that the next processor reads it from memory",
+clause("SEAMRET.evict", "return from P-SEAMLDR evicts its transfer VMCS: the next processor reads it from memory",
        "SR3", MEASURED)
 
 

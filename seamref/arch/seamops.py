@@ -233,7 +233,9 @@ def tee_tcb_info(identity: bytes, running: bytes, svn2: bool) -> bytes:
     return TEE_TCB_INFO.encode(values)
 
 
-def make_report(platform: Platform, identity: bytes, report_type: int, tee_info_hash: bytes, reportdata: bytes) -> bytes:
+def make_report(
+    platform: Platform, identity: bytes, report_type: int, tee_info_hash: bytes, reportdata: bytes
+) -> bytes:
     """REPORTMACSTRUCT and TEE_TCB_INFO, 495 bytes, MACed with CR_REPORT_KEY2.
 
     ``report_type`` is RDX[23:0]: type, subtype, version.  ``tee_info_hash`` 48 bytes, ``reportdata`` 64.

@@ -17,7 +17,17 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 from seamref.arch.events import shutdown
 from seamref.arch.lp import Lp
 from seamref.arch.memory import Agent, get_agent
-from seamref.arch.outcome import Entered, EntryFailed, Fault, Guest, Left, SeamcallOutcome, Shutdown
+from seamref.arch.outcome import (
+    Entered,
+    EntryFailed,
+    Fault,
+    Guest,
+    Left,
+    SeamcallOutcome,
+    Shutdown,
+    VmFailInvalid,
+    VmFailValid,
+)
 from seamref.arch.paging import translate
 from seamref.arch.seam import seamcall
 from seamref.errors import NotModelled, SeamrefError
@@ -61,7 +71,7 @@ class Running:
     did: str
 
 
-StepOutcome: TypeAlias = Running | Left | Guest | Shutdown | Fault | EntryFailed
+StepOutcome: TypeAlias = Running | Left | Guest | Shutdown | Fault | VmFailInvalid | VmFailValid | EntryFailed
 """A program's step.  Everything but ``Running`` ends its stay in SEAM root, or the processor."""
 
 SeamRun: TypeAlias = SeamcallOutcome | Left | Guest | Shutdown
@@ -160,7 +170,7 @@ def run(platform: Platform, lp_id: int) -> Left | Guest | Shutdown:
                 continue
             case Left() | Guest() | Shutdown():
                 return outcome
-            case Fault() | EntryFailed():
+            case Fault() | VmFailInvalid() | VmFailValid() | EntryFailed():
                 return _fatal(platform, platform.lp(lp_id), f"SEAMRET or VM entry failed: {outcome}")
 
 

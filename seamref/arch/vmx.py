@@ -247,7 +247,8 @@ VMRESUME = _entry_rows("VMRESUME", True, VmxError.VMRESUME_NON_LAUNCHED_VMCS)
 
 clause("VMX.succeed", "VMsucceed: the six arithmetic flags are 0", "SDM vol. 3C conventions")
 clause("VMX.fail_invalid", "VMfailInvalid: CF = 1, the other five 0", "SDM vol. 3C conventions")
-clause("VMX.fail_valid", "VMfailValid: ZF = 1, the other five 0, error number in the current VMCS", "SDM vol. 3C conventions")
+clause("VMX.fail_valid", "VMfailValid: ZF = 1, the other five 0, error number in the current VMCS",
+       "SDM vol. 3C conventions")
 clause("VMX.exit", "a VM exit stores guest state, loads host state and enters VMX root operation", "SDM vol. 3C ch. 28")
 clause("VMX.entry", "a VM entry loads guest state and enters VMX non-root operation", "SDM vol. 3C ch. 27")
 clause("VMX.flush", "VMCLEAR writes the cached VMCS back and makes its launch state clear", "SDM vol. 3C VMCLEAR")
