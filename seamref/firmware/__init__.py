@@ -1,0 +1,1 @@
+"""What runs before the operating system: BIOS and MCHECK, the authenticated code module, NP-SEAMLDR."""
