@@ -7,7 +7,7 @@ listen; nothing in the machine depends on whether anybody does.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +93,17 @@ class Step:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """Software or firmware came to a value that documents name but nothing in memory holds (an address given to
+    VMCLEAR, the plan of the module range)."""
+
+    lp: int
+    component: str
+    name: str
+    value: Any
+
+
 Event: TypeAlias = (
     InstructionEnded
     | ModeChanged
@@ -103,4 +114,5 @@ Event: TypeAlias = (
     | VmcsFlushed
     | WentDown
     | Step
+    | Computed
 )
