@@ -235,7 +235,10 @@ class Platform:
         return tuple(self._lps)
 
     def lp(self, id: int) -> Lp:
-        """The processor with this x2APIC id, ready to be read and changed."""
+        """The processor with this x2APIC id, ready to be read and changed.
+
+        The handle is good until the next ``fork``: from then on ask again, or you would change what both sides share.
+        """
         try:
             lp = self._lps[id]
         except KeyError:

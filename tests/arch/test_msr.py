@@ -147,7 +147,7 @@ def test_WRMSR_seamextend__copies_out_and_in() -> None:
     assert platform.load(Agent.CPU, at, 136) == platform.SEAMEXTEND
     platform.store(Agent.P_SEAMLDR, at, bytes(range(136)))
     assert wrmsr(platform, 0, 0x1402, at) == Done("WRMSR.effect")
-    assert platform.SEAMEXTEND == bytes(range(136))
+    assert bytes(range(136)) == platform.SEAMEXTEND
     assert [type(event) for event in seen] == [MsrWritten, SeamextendWritten, MsrWritten]
 
 
