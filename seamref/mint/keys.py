@@ -1,6 +1,6 @@
 """Test keys.  Anybody can read their private halves here: they sign test images and must never guard anything.
 
-Made once with `cryptography`; stored as their primes, so that every image signed with them is the same on every machine.
+Made once with `cryptography` and stored as their primes, so that an image signed with them is the same everywhere.
 """
 
 from __future__ import annotations
