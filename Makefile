@@ -2,6 +2,7 @@
 # make test    everything that must hold: gates, unit and property tests, every chapter, the rendered pages
 # make lab     read the chapters live in JupyterLab
 # make chapters   execute every chapter again and store its outputs
+# make coverage   run the tests and store which clauses they exercised
 # make bench   how fast the machine runs (a report, not a test)
 
 PYTHON ?= python3
@@ -12,7 +13,8 @@ BOOK    = _build/html/index.html
 JOBS   ?= 2
 BENCH   = $(wildcard tools/bench.py)
 
-.PHONY: book test lab chapters bench clean help
+
+.PHONY: book test lab chapters coverage bench clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -34,6 +36,9 @@ book: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+coverage: $(READY)
+	SEAMREF_WRITE_COVERAGE=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lab: $(READY)
 	$(BIN)/jupyter lab book

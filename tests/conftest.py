@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -52,3 +55,83 @@ def built_book(tmp_path_factory: pytest.TempPathFactory) -> BuiltBook:
             log.write_text(done.stdout, encoding="utf-8")
             status.write_text(str(done.returncode))
     return BuiltBook(shared / "_build" / "html", int(status.read_text()), log.read_text(encoding="utf-8"))
+
+
+# --- clause coverage: each check row must have been silent and have decided, each clause of a function executed
+
+STORED = ROOT / "book" / "appendices" / "coverage.json"
+KNOWN = ROOT / "tests" / "uncovered.json"
+_workers: list[dict[str, list[int]]] = []
+
+
+@pytest.fixture(autouse=True)
+def _vectors_do_not_count(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The report must be the same where the recorded vectors are not at hand, so they do not count."""
+    if "conformance" not in Path(str(request.node.fspath)).parts:
+        yield
+        return
+    from seamref import spec
+
+    before = {id: list(count) for id, count in spec.COVERAGE.items()}
+    yield
+    for id, count in spec.COVERAGE.items():
+        count[:] = before.get(id, [0, 0])
+
+
+def _everything_runs(config: pytest.Config) -> bool:
+    chosen = config.getoption("keyword") or config.getoption("markexpr") or config.getoption("lf", False)
+    return config.args_source is pytest.Config.ArgsSource.TESTPATHS and not chosen
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """A worker of pytest-xdist hands over what it counted."""
+    _workers.append(getattr(node, "workeroutput", {}).get("clauses", {}))
+
+
+def _counted() -> dict[str, list[int]]:
+    from seamref import spec
+
+    return {row.clause.id: [row.silent, row.decided, int(row.is_row)] for row in spec.coverage_report()}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Compare the coverage of a whole run with the report that the book prints."""
+    config = session.config
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["clauses"] = _counted()
+        return
+    if not _everything_runs(config) or exitstatus not in (0, 1):
+        return
+    total: dict[str, list[int]] = {}
+    for counts in _workers or [_counted()]:
+        for id, (silent, decided, is_row) in counts.items():
+            held = total.setdefault(id, [0, 0, is_row])
+            held[0] += silent
+            held[1] += decided
+    report = {
+        id: {"row": bool(is_row), "silent": silent > 0, "decided": decided > 0}
+        for id, (silent, decided, is_row) in sorted(total.items())
+    }
+    missing = {
+        id for id, row in report.items() if not row["decided"] or (row["row"] and not row["silent"])
+    }
+    known = set(json.loads(KNOWN.read_text(encoding="utf-8"))) if KNOWN.exists() else set()
+    text = json.dumps(report, indent=0).replace("\n\"silent", " \"silent").replace("\n\"decided", " \"decided") + "\n"
+    problems = []
+    if missing - known:
+        problems.append(f"clauses not exercised both ways: {', '.join(sorted(missing - known))}")
+    if known - missing:
+        problems.append(f"tests/uncovered.json lists what is covered: {', '.join(sorted(known - missing))}")
+    if os.environ.get("SEAMREF_WRITE_COVERAGE"):
+        STORED.parent.mkdir(parents=True, exist_ok=True)
+        STORED.write_text(text, encoding="utf-8")
+    elif not STORED.exists() or json.loads(STORED.read_text(encoding="utf-8")) != report:
+        problems.append("book/appendices/coverage.json is not what this run counted; `make coverage` writes it")
+    rows = sum(1 for row in report.values() if row["row"])
+    print(f"\nclause coverage: {len(report)} clauses, {rows} check rows, {len(missing)} not exercised both ways")
+    for problem in problems:
+        print(f"clause coverage: {problem}")
+    if problems:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

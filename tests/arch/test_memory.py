@@ -147,7 +147,8 @@ def test_MEMORY_integrity__td_owner_table(
 
 
 def test_MEMORY_integrity__a_private_page_is_not_readable_with_a_shared_keyid(platform: Platform) -> None:
-    secret, private, other = b"secret".ljust(64, b"!"), platform.with_keyid(0x300000, 40), platform.with_keyid(0x300000, 3)
+    secret = b"secret".ljust(64, b"!")
+    private, other = platform.with_keyid(0x300000, 40), platform.with_keyid(0x300000, 3)
     assert platform.store(Agent.MODULE, private, secret) is None
     assert platform.load(Agent.MODULE, private, 64) == secret
     assert platform.load(Agent.HOST, 0x300000, 64) == bytes(64)

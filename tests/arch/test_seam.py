@@ -236,7 +236,7 @@ SEAMRET_ROWS = {
     "SEAMRET.host": (lambda lp: put(current(lp).data, "host_rip", 1 << 60), 8),
     "SEAMRET.guest": (lambda lp: put(current(lp).data, "guest_rip", NON_CANONICAL_RIP), 33),
     "SEAMRET.msr_load": (
-        lambda lp: (put(current(lp).data, "entry_msr_load_count", 1), put(current(lp).data, "entry_msr_load_address", 8)),
+        lambda lp: [put(current(lp).data, f"entry_msr_load_{field}", 8) for field in ("count", "address")],
         34,
     ),
 }

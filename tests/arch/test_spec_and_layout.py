@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from hashlib import shake_128
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -43,7 +44,7 @@ def test_layout__encode_undoes_decode(layout: Layout, seed: bytes) -> None:
 def test_layout__table_covers_every_byte_once(layout: Layout) -> None:
     rows = [row for row in layout.table() if not row.type.startswith("bit")]
     assert rows[0].offset == 0
-    for row, following in zip(rows, rows[1:], strict=False):
+    for row, following in pairwise(rows):
         assert row.offset + row.size == following.offset
     assert rows[-1].offset + rows[-1].size == layout.size
 

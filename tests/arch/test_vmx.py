@@ -71,7 +71,9 @@ COMMON = [
     ("cpl", lambda p: setattr(p.lp(0), "cpl", 1), Fault(Vector.GP, 0, "")),
 ]
 INSTRUCTIONS = {
-    "VMXOFF": lambda p: vmxoff(p, 0), "VMPTRLD": lambda p: vmptrld(p, 0, OTHER), "VMCLEAR": lambda p: vmclear(p, 0, OTHER),
+    "VMXOFF": lambda p: vmxoff(p, 0),
+    "VMPTRLD": lambda p: vmptrld(p, 0, OTHER),
+    "VMCLEAR": lambda p: vmclear(p, 0, OTHER),
     "VMPTRST": lambda p: vmptrst(p, 0), "VMREAD": lambda p: vmread(p, 0, 0x681E),
     "VMWRITE": lambda p: vmwrite(p, 0, 0x681E, 1), "VMLAUNCH": lambda p: vmlaunch(p, 0),
     "VMRESUME": lambda p: vmresume(p, 0),
