@@ -115,8 +115,7 @@ def _column(
     for middle, place, region in _spread(wanted, top, top + height):
         board.line([(x + bar, middle), (x + bar + 10, place), (x + bar + 16, place)], stroke=region.tone, line=1)
         left, y = x + bar + 21, place - _label_height(region) / 2 + 14
-        board.text(left, y, region.name, bold=True)
-        board.text(left + text_width(region.name, bold=True) + 8, y, size_text(region.size), size=SMALL, fill="quiet")
+        board.text(left, y, region.name, bold=True, tail=size_text(region.size))
         board.text(left, y + 15, f"0x{region.base:X}", size=SMALL, mono=True, fill="quiet")
         if region.note:
             board.text(left, y + 29, region.note, size=SMALL, fill="quiet")

@@ -23,7 +23,7 @@ def text_width(text: str, size: float = SIZE, mono: bool = False, bold: bool = F
         return len(text) * size * 0.62
     narrow = sum(ch in "iljtfrI.,:;|'()[] " for ch in text)
     wide = sum(ch.isupper() or ch in "mwMW@_" for ch in text)
-    return (len(text) * 0.56 - narrow * 0.22 + wide * 0.14) * size * (1.06 if bold else 1.0)
+    return (len(text) * 0.6 - narrow * 0.22 + wide * 0.16) * size * (1.14 if bold else 1.0)
 
 
 def wrap(text: str, width: float, size: float = SIZE, mono: bool = False) -> list[str]:
@@ -102,22 +102,25 @@ class Board:
 
     def text(
         self, x: float, y: float, words: str, *, size: float = SIZE, anchor: str = "start", fill: str = "",
-        bold: bool = False, mono: bool = False, halo: bool = False, strike: bool = False,
+        bold: bool = False, mono: bool = False, halo: bool = False, tail: str = "",
     ) -> None:
-        """One line of text with its baseline at ``y``; ``halo`` keeps it legible on lines."""
+        """One line of text with its baseline at ``y``; ``halo`` keeps it legible on lines, ``tail`` follows quietly."""
         style = [f"font-size:{_n(size)}px"]
         if mono:
             style.append(f"font-family:{MONO}")
         if bold:
             style.append("font-weight:600")
-        if strike:
-            style.append("text-decoration:line-through")
+        after = (
+            f'<tspan dx="8" fill="{tone("quiet")}" style="font-size:{_n(size * 0.88)}px;font-weight:400">'
+            f"{escape(tail, quote=False)}</tspan>"
+            if tail else ""
+        )
         behind = (
             f' stroke="{PAPER}" stroke-width="4" stroke-linejoin="round" paint-order="stroke"' if halo else ""
         )
         self.parts.append(
             f'<text x="{_n(x)}" y="{_n(y)}" text-anchor="{anchor}" fill="{tone(fill)}"{behind} '
-            f'style="{";".join(style)}">{escape(words, quote=False)}</text>'
+            f'style="{";".join(style)}">{escape(words, quote=False)}{after}</text>'
         )
 
     def lines(

@@ -10,7 +10,7 @@ from seamref.arch.msr import DECLARED, Msr
 from seamref.arch.platform import Platform, PlatformConfig
 from seamref.layout import Array, Bits, Int, Layout, Raw, Record
 from seamref.show.html import Hex, Html, Id, anchor, as_mapping, cell, marked_up, plain, scrolling
-from seamref.spec import CLAUSES, IMPLEMENTED_BY, SOURCES, CheckTable
+from seamref.spec import CLAUSES, IMPLEMENTED_BY, SOURCES, CheckTable, Mark
 
 if TYPE_CHECKING:
     import pandas
@@ -96,6 +96,8 @@ def result_text(result: Any) -> str:
     if isinstance(result, Enum) and not isinstance(result.value, str):
         number = f"0x{int(result.value):X}" if isinstance(result.value, int) and result.value > 255 else result.value
         return f"{result.name} ({number})"
+    if isinstance(result, Enum):
+        return str(result.value)
     text = str(result)
     if text.startswith("<"):
         text = (type(result).__doc__ or type(result).__name__).strip().rstrip(".").split(": ")[-1]
@@ -109,15 +111,20 @@ def check_table(table: CheckTable[Any, Any], revision: Any = None, caption: str 
     """
     rows = [row for row in table if revision is None or row.applies is None or row.applies(revision)]
     varies = revision is None and any(row.applies is not None for row in rows)
-    columns = ["#", "clause", "stops when", "result", "source", "known", *(["revisions"] if varies else [])]
+    columns = ["#", "clause", "stops when", "result", "source", *(["revisions"] if varies else [])]
     made = [
         [
-            number, Id(row.id), row.says, result_text(row.result), row.source, row.mark.value,
+            number, Id(row.id), row.says, result_text(row.result), sourced(row.source, row.mark),
             *(["" if row.applies is None else _revisions(row.applies)] if varies else []),
         ]
         for number, row in enumerate(rows, start=1)
     ]
     return Table(columns, made, table.doc if caption is None else caption)
+
+
+def sourced(source: str, mark: Mark) -> str:
+    """Where a clause is from, and how it is known where that is not simply *stated*."""
+    return source if mark is Mark.STATED else f"{source} ({mark.value})"
 
 
 def _revisions(applies: Any) -> str:
@@ -236,13 +243,13 @@ def clause_table(*prefixes: str, anchors: bool = False, caption: str = "") -> Ta
     ids = [id for id in sorted(CLAUSES) if not prefixes or id.startswith(prefixes)]
     rows = [
         (
-            f"`{id}`" if anchors else Id(id), CLAUSES[id].says, CLAUSES[id].source, CLAUSES[id].mark.value,
+            f"`{id}`" if anchors else Id(id), CLAUSES[id].says, sourced(CLAUSES[id].source, CLAUSES[id].mark),
             ", ".join(dict.fromkeys(f"`{where}`" for where in implementers(id))),
         )
         for id in ids
     ]
     places = [anchor(id) for id in ids] if anchors else ()
-    return Table(("clause", "says", "source", "known", "carried by"), rows, caption, places)
+    return Table(("clause", "says", "source", "carried by"), rows, caption, places)
 
 
 def implementers(clause_id: str) -> list[str]:

@@ -1,0 +1,197 @@
+"""What the processor part shows again and again: access matrices, the SEAMCALL explorer, states that differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from seamref.arch import lab
+from seamref.arch.exhaustive import INPUTS, facts_of, is_reachable, put_state, state_of
+from seamref.arch.memory import Agent, Verdict
+from seamref.arch.platform import Platform
+from seamref.arch.revision import REVISIONS, Revision
+from seamref.arch.seam import SEAMCALL, SeamcallState, seamcall
+from seamref.show.explorers import Explorer
+from seamref.show.html import Html, Id, stack
+from seamref.show.pictures import MODE_TONES, Region, State, Transition, decision_path, memory_map, state_machine
+from seamref.show.tables import Table
+
+AGENT_NAMES: Mapping[Agent, str] = {
+    Agent.HOST: "host", Agent.GUEST: "legacy guest", Agent.SMM: "SMM", Agent.DMA: "a device", Agent.ACM: "ACM",
+    Agent.TD: "TD", Agent.MODULE: "TDX module", Agent.P_SEAMLDR: "P-SEAMLDR", Agent.CPU: "the processor itself",
+}
+"""Who makes an access, in one or two words."""
+
+MODES = (
+    State("outside VMX", at=(0, 0), detail="OS, BIOS, ACM"),
+    State("legacy VMX root", at=(1, 0), detail="VMM"),
+    State("legacy VMX non-root", at=(1, 1), tone="teal", detail="legacy VM"),
+    State("SEAM VMX root", at=(2, 0), tone="violet", detail="TDX module or P-SEAMLDR"),
+    State("SEAM VMX non-root", at=(2, 1), tone="blue", detail="TD"),
+)
+"""The five modes as boxes; the tones are those of :data:`seamref.show.pictures.MODE_TONES`."""
+
+EDGES = (
+    Transition("outside VMX", "legacy VMX root", "VMXON"),
+    Transition("legacy VMX root", "outside VMX", "VMXOFF"),
+    Transition("legacy VMX root", "SEAM VMX root", "SEAMCALL", tone="violet"),
+    Transition("SEAM VMX root", "legacy VMX root", "SEAMRET", tone="violet"),
+    Transition("legacy VMX root", "legacy VMX non-root", "VM entry"),
+    Transition("legacy VMX non-root", "legacy VMX root", "VM exit"),
+    Transition("SEAM VMX root", "SEAM VMX non-root", "VM entry"),
+    Transition("SEAM VMX non-root", "SEAM VMX root", "VM exit"),
+)
+
+
+def modes_picture(current: str = "") -> Html:
+    """The five modes and every edge between them; ``current`` is drawn filled."""
+    return state_machine(MODES, EDGES, title="The five modes and the edges between them", cell=(245, 150),
+                         box=(150, 58), current=current)
+
+
+def access_matrix(
+    platform: Platform, places: Mapping[str, int], agents: Iterable[Agent] = AGENT_NAMES, size: int = 8,
+    caption: str = "",
+) -> Table:
+    """Who gets through to which physical address: every cell is an access judged by the platform."""
+    rows: list[tuple[Any, ...]] = []
+    for agent in agents:
+        answers = []
+        for address in places.values():
+            verdict, clause = platform.judge(agent, address, size, False)
+            answers.append("yes" if verdict is Verdict.ALLOWED else f"no: `{clause}`")
+        rows.append((AGENT_NAMES[agent], *answers))
+    return Table(("who", *places), rows, caption)
+
+
+def platform_map(platform: Platform, title: str = "Physical memory and its SEAM range") -> Html:
+    """SEAMRR of a platform in its surroundings, and the range enlarged."""
+    seamrr, held = platform.seamrr(), platform.p_seamldr_range
+    assert seamrr is not None and held is not None
+    top = 1 << max(32, seamrr.end.bit_length())
+    outside = [
+        Region("memory", 0, seamrr.base, "quiet", "the host's"),
+        Region("SEAMRR", seamrr.base, seamrr.size, "violet"),
+        *([Region("memory, devices", seamrr.end, top - seamrr.end, "quiet")] if seamrr.end < top else []),
+    ]
+    inside = [
+        Region("MODULE_RANGE", seamrr.base, held.base - seamrr.base, "blue", "the TDX module"),
+        Region("P_SEAMLDR_RANGE", held.base, held.size, "amber", "only while inP_SEAMLDR = 1"),
+        *([Region("rest", held.end, seamrr.end - held.end, "quiet")] if held.end < seamrr.end else []),
+    ]
+    return memory_map(outside, inside, title=title)
+
+
+# --- SEAMCALL
+
+WHERE: Mapping[str, Mapping[str, bool]] = {
+    "host kernel (VMX root)": {"vmx": True, "b64": True},
+    "outside VMX": {"b64": True},
+    "kernel of a legacy VM": {"vmx": True, "non_root": True, "b64": True},
+    "TDX module or P-SEAMLDR": {"vmx": True, "inSEAM": True, "b64": True},
+    "TD": {"vmx": True, "inSEAM": True, "non_root": True, "b64": True},
+    "SMM": {"vmx": True, "smm": True, "b64": True},
+}
+"""Where SEAMCALL is executed, as facts that SEAMCALL looks at."""
+
+_BASES: dict[str, Platform] = {}
+
+
+def seamcall_at(state: int, revision: Revision) -> tuple[Html, str, str]:
+    """SEAMCALL in one of the 4096 states: the path through the table, the outcome, the deciding clause."""
+    if revision.name not in _BASES:
+        _BASES[revision.name] = lab.platform(revision=revision)
+    platform = put_state(_BASES[revision.name].fork(), state)
+    lp = platform.lp(platform.lps[0])
+    walk = SEAMCALL.walk(SeamcallState(platform, lp), revision)
+    outcome = seamcall(platform, lp.id)
+    return decision_path(SEAMCALL, walk, outcome, revision), str(outcome), outcome.clause
+
+
+def seamcall_explorer(**defaults: Any) -> Explorer:
+    """Everything SEAMCALL looks at, as controls; the outcome, the deciding clause and the path."""
+
+    def explore(where: str, CPL: int, CS_L: bool, VALID: bool, MOV_SS: bool, RAX: str, SEAM_READY: bool,
+                P_SEAMLDR_READY: bool, mutex: bool, revision: str) -> Html:
+        facts = dict(WHERE[where])
+        facts.update(b64=facts.get("b64", False) and CS_L, user=CPL > 0, seamrr=VALID, mov_ss=MOV_SS,
+                     rax63=RAX.endswith("P-SEAMLDR"), seam_ready=SEAM_READY, p_ready=P_SEAMLDR_READY, mutex=mutex)
+        path, _, _ = seamcall_at(state_of(**facts), REVISIONS[revision])
+        return path
+
+    return Explorer(
+        explore,
+        {
+            "where": list(WHERE), "CPL": [0, 3], "CS_L": True, "VALID": True, "MOV_SS": False,
+            "RAX": ["RAX[63] = 0: TDX module", "RAX[63] = 1: P-SEAMLDR"], "SEAM_READY": True, "P_SEAMLDR_READY": True,
+            "mutex": False, "revision": list(REVISIONS),
+        },
+        title="SEAMCALL explorer",
+        labels={"where": "executed in", "CS_L": "CS.L = 1", "VALID": "SEAMRR VALID = 1", "MOV_SS": "blocking by MOV-SS",
+                "SEAM_READY": "TDX module loaded", "P_SEAMLDR_READY": "P-SEAMLDR loaded",
+                "mutex": "P_SEAMLDR_MUTEX held elsewhere"},
+        defaults=defaults.pop("defaults", {"where": "kernel of a legacy VM", "CPL": 3, "revision": "343754-002"}),
+        also=defaults.pop("also", [{"revision": "silicon"}]),
+    )
+
+
+def fact_words(state: int) -> str:
+    """A state number in words."""
+    facts = facts_of(state)
+    place = next(
+        (name for name, given in WHERE.items()
+         if all(facts["64bit" if k == "b64" else k] == v for k, v in given.items() if k != "b64")
+         and all(given.get(k, False) == facts[k] for k in ("vmx", "smm", "inSEAM", "non_root"))),
+        "an unreachable mode",
+    )
+    return f"{place}, CPL {3 if facts['user'] else 0}"
+
+
+def compressed(states: Sequence[int], over: Iterable[int]) -> list[dict[str, bool | None]]:
+    """States as a short list of cubes: each fact true, false, or ``None`` where it does not matter.
+
+    ``over`` is the set of states that may be given any answer to make cubes larger (none: exactly ``states``).
+    Neighbouring cubes are merged until no two can be (Quine-McCluskey without the choice of a cover, then a greedy
+    cover in a fixed order), so that the result is exact and deterministic.
+    """
+    wanted, free = set(states), set(over)
+    bits = len(INPUTS)
+    cubes = {(state, 0) for state in wanted | free}
+    prime: set[tuple[int, int]] = set()
+    while cubes:
+        merged: set[tuple[int, int]] = set()
+        used: set[tuple[int, int]] = set()
+        for value, mask in cubes:
+            for bit in range(bits):
+                flag = 1 << bit
+                if mask & flag or value & flag:
+                    continue
+                other = (value | flag, mask)
+                if other in cubes:
+                    merged.add((value, mask | flag))
+                    used |= {(value, mask), other}
+        prime |= cubes - used
+        cubes = merged
+    chosen: list[dict[str, bool | None]] = []
+    left = set(wanted)
+    while left:
+        best = max(sorted(prime), key=lambda cube: len(left & _members(cube, bits)))
+        left -= _members(best, bits)
+        value, mask = best
+        chosen.append({i.name: None if mask >> i.bit & 1 else bool(value >> i.bit & 1) for i in INPUTS})
+    return chosen
+
+
+def _members(cube: tuple[int, int], bits: int) -> set[int]:
+    value, mask = cube
+    free = [1 << bit for bit in range(bits) if mask >> bit & 1]
+    found = {value}
+    for flag in free:
+        found |= {member | flag for member in found}
+    return found
+
+
+__all__ = [
+    "AGENT_NAMES", "EDGES", "MODES", "MODE_TONES", "WHERE", "Id", "access_matrix", "compressed", "fact_words",
+    "is_reachable", "modes_picture", "platform_map", "seamcall_at", "seamcall_explorer", "stack",
+]
