@@ -1,0 +1,314 @@
+"""The kernel's own state beside the platform: one frozen record, replaced as a whole.
+
+A :class:`Host` is a platform and that record.  ``fork`` and ``fingerprint`` work as on the platform, so that whoever
+explores interleavings can treat both as one state.  CPU numbers are Linux's: the boot processor is CPU 0, the others
+follow in the order of the topology.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from seamref.arch import msr
+from seamref.arch.lp import CR4_VMXE, Lp
+from seamref.arch.memory import Agent
+from seamref.arch.outcome import Done, Fault
+from seamref.arch.platform import NO_SEAMRET_INVD_VMCS, Platform
+from seamref.arch.vmx import vmxoff, vmxon
+from seamref.errors import SeamrefError
+from seamref.host.abi import Errno
+from seamref.host.series import MERGED, KernelSeries
+from seamref.spec import CHOSEN, implements
+
+if TYPE_CHECKING:
+    from seamref.host.tasks import Task
+
+PAGE = 4096
+HEAP_BASE, HEAP_END = 0x20000000, 0x80000000
+"""Where this kernel takes physical memory for its own objects (first fit, SEAMRR left out)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    """What the kernel knows of one CPU.
+
+    ``lp_initialized``          TDH.SYS.LP.INIT was done since the module was last loaded
+    ``cache_state_incoherent``  kexec and offlining must WBINVD
+    ``vmx_refs``                users of VMX operation; VMXOFF when it falls to 0
+    ``tasks``                   what runs, the interrupted ones below
+    ``finished``                what the last task returned
+    ``dead``                    the processor went to shutdown and will never run again
+    """
+
+    apicid: int
+    online: bool = True
+    lp_initialized: bool = False
+    cache_state_incoherent: bool = False
+    vmx_refs: int = 0
+    vmxon_region: int = 0
+    vmcs: int = 0
+    irqs_off: bool = False
+    tasks: tuple[Task, ...] = ()
+    finished: Errno | None = None
+    dead: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleState:
+    """``tdx_module_state``: what the kernel believes about the module.
+
+    ``status`` exists for the versions that kept an enumeration instead of the boolean.
+    """
+
+    initialized: bool = False
+    sysinit_done: bool = False
+    sysinit_ret: Errno = Errno.OK
+    status: str = "UNINITIALIZED"
+
+
+@dataclass(frozen=True, slots=True)
+class Sysinfo:
+    """Global metadata as read at boot; an update refreshes the version only."""
+
+    major: int
+    minor: int
+    update: int
+    features0: int
+    module_hv: int
+    max_tdmrs: int = 0
+    max_reserved: int = 0
+    pamt_entry_sizes: tuple[int, int, int] = (0, 0, 0)
+
+    @property
+    def version(self) -> str:
+        """As the kernel prints it: major.minor.update, the update with two digits."""
+        return f"{self.major}.{self.minor}.{self.update:02}"
+
+
+@dataclass(frozen=True, slots=True)
+class HostState:
+    """Everything the kernel remembers.  ``bugs`` as /proc/cpuinfo spells them."""
+
+    series: KernelSeries
+    cpus: tuple[Cpu, ...]
+    module: ModuleState = field(default_factory=ModuleState)
+    sysinfo: Sysinfo | None = None
+    features: frozenset[str] = frozenset()
+    bugs: frozenset[str] = frozenset()
+    keyids: tuple[int, int] = (0, 0)
+    seamldr_lock: int | None = None
+    sysinit_lock: int | None = None
+    hotplug_readers: int = 0
+    preempt_rt: bool = False
+    update: Any = None
+    upload: Any = None
+    device: Any = None
+    tds: tuple[Any, ...] = ()
+    heap: tuple[tuple[int, int], ...] = ()
+    dmesg: tuple[str, ...] = ()
+    printed_once: frozenset[str] = frozenset()
+
+
+def has_tdx(host: Host) -> bool:
+    """Whether this platform has TDX at all (X86_FEATURE_TDX_HOST_PLATFORM)."""
+    return "tdx_host_platform" in host.state.features
+
+
+class Host:
+    """A platform and the kernel on it."""
+
+    __slots__ = ("platform", "state")
+
+    platform: Platform
+    state: HostState
+
+    def __init__(self, platform: Platform, series: KernelSeries = MERGED, *, preempt_rt: bool = False) -> None:
+        ids = sorted(platform.lps, key=lambda id: (not platform.peek_lp(id).is_bsp, platform.lps.index(id)))
+        cpus = tuple(
+            Cpu(id, vmx_refs=int(platform.peek_lp(id).vmx_on), vmxon_region=_pointer(platform.peek_lp(id)))
+            for id in ids
+        )
+        self.platform = platform
+        self.state = HostState(series, cpus, preempt_rt=preempt_rt)
+        _early_init(self)
+
+    # --- forking and comparing
+
+    def fork(self) -> Host:
+        """An independent copy of both."""
+        other = object.__new__(Host)
+        other.platform = self.platform.fork()
+        other.state = self.state
+        return other
+
+    def fingerprint(self, *, log: bool = True) -> bytes:
+        """16 bytes, equal exactly when platform and kernel are in the same state (``log``: including dmesg)."""
+        state = self.state if log else replace(self.state, dmesg=())
+        return blake2b(self.platform.fingerprint() + repr(state).encode(), digest_size=16).digest()
+
+    # --- changing the record
+
+    def set(self, **changes: Any) -> None:
+        """Replace fields of the record."""
+        self.state = replace(self.state, **changes)
+
+    def cpu(self, number: int) -> Cpu:
+        """One CPU's record."""
+        try:
+            return self.state.cpus[number]
+        except IndexError:
+            raise SeamrefError(f"no CPU {number}; this machine has {len(self.state.cpus)}") from None
+
+    def set_cpu(self, number: int, **changes: Any) -> None:
+        """Replace fields of one CPU's record."""
+        cpus = self.state.cpus
+        self.set(cpus=(*cpus[:number], replace(cpus[number], **changes), *cpus[number + 1 :]))
+
+    def lp(self, number: int) -> Lp:
+        """The processor behind a CPU number."""
+        return self.platform.lp(self.cpu(number).apicid)
+
+    @property
+    def series(self) -> KernelSeries:
+        """Which version of the series this kernel carries."""
+        return self.state.series
+
+    @property
+    def online(self) -> tuple[int, ...]:
+        """cpu_online_mask as numbers."""
+        return tuple(n for n, cpu in enumerate(self.state.cpus) if cpu.online)
+
+    # --- the log
+
+    def printk(self, prefix: str, text: str) -> None:
+        """One line of the kernel log, without a time."""
+        self.set(dmesg=(*self.state.dmesg, prefix + text))
+
+    def warn(self, where: str, why: str, *, once: bool = False) -> None:
+        """WARN(): a line that starts WARNING, naming the function (the register dump is left out)."""
+        if once and where in self.state.printed_once:
+            return
+        self.set(printed_once=self.state.printed_once | {where})
+        self.printk("", f"WARNING: {where}: {why}")
+
+    # --- memory
+
+    def alloc(self, size: int) -> int:
+        """Zeroed physical pages, page aligned; 0 when there is no room (an allocation failure)."""
+        size = -(-size // PAGE) * PAGE
+        seamrr = self.platform.seamrr()
+        at = HEAP_BASE
+        taken = sorted((*self.state.heap, *((tuple(seamrr),) if seamrr is not None else ())))
+        for base, length in taken:
+            if base + length <= at:
+                continue
+            if at + size <= base:
+                break
+            at = base + length
+        if at + size > HEAP_END:
+            return 0
+        self.set(heap=tuple(sorted((*self.state.heap, (at, size)))))
+        self.platform.zero(Agent.HOST, at, size)
+        return at
+
+    def free(self, at: int) -> None:
+        """Give pages back."""
+        kept = tuple(block for block in self.state.heap if block[0] != at)
+        if len(kept) == len(self.state.heap):
+            raise SeamrefError(f"free of 0x{at:X}, which is not allocated")
+        self.set(heap=kept)
+
+    def write(self, at: int, data: bytes | bytearray) -> None:
+        """Store as the kernel."""
+        fault = self.platform.store(Agent.HOST, at, data)
+        if fault is not None:
+            raise SeamrefError(f"the kernel storing at 0x{at:X}: {fault}")
+
+    def read(self, at: int, size: int) -> bytes:
+        """Load as the kernel."""
+        data = self.platform.load(Agent.HOST, at, size)
+        if isinstance(data, Fault):
+            raise SeamrefError(f"the kernel loading at 0x{at:X}: {data}")
+        return data
+
+
+def _pointer(lp: Lp) -> int:
+    return lp.vmxon_ptr if lp.vmx_on else 0
+
+
+@implements("LNX.tdx_init", "KeyID partitioning says whether the platform has TDX; IA32_VMX_BASIC[60] sets the bug bit",
+            "LNX tdx.c tdx_init")
+def _early_init(host: Host) -> None:
+    """LNX.tdx_init: feature and bug bits; the first TDX KeyID becomes the global one, so two are needed."""
+    first = host.platform.peek_lp(host.state.cpus[0].apicid)
+    value = host.platform.msr_value(first, msr.KEYID_PARTITIONING)
+    mktme, tdx = value & 0xFFFFFFFF, value >> 32
+    features: set[str] = set()
+    bugs: set[str] = set()
+    if tdx:
+        if tdx < 2:
+            host.printk(TDX_PREFIX, "initialization failed: too few private KeyIDs available.")
+        else:
+            features.add("tdx_host_platform")
+            host.printk(TDX_PREFIX, f"BIOS enabled: private KeyID range [{mktme + 1}, {mktme + 1 + tdx})")
+        if not host.platform.msr_value(first, msr.VMX_BASIC) & NO_SEAMRET_INVD_VMCS:
+            bugs.add("seamret_invd_vmcs")
+    host.set(features=frozenset(features), bugs=frozenset(bugs), keyids=(mktme + 1, tdx))
+
+
+TDX_PREFIX = "virt/tdx: "
+SEAMLDR_PREFIX = "seamldr: "
+
+
+# --- VMX operation ------------------------------------------------------------------------------------------
+
+
+@implements("LNX.vmx_get", "the first user of VMX on a CPU executes VMXON", "LNX tdx.c CPU online callback")
+def vmx_get(host: Host, cpu: int) -> Errno:
+    """LNX.vmx_get: take a VMX reference; VMXON when it is the first.  -EIO when VMXON is refused."""
+    record = host.cpu(cpu)
+    if record.vmx_refs == 0:
+        lp = host.lp(cpu)
+        region = record.vmxon_region or host.alloc(PAGE)
+        host.write(region, (host.platform.msr_value(lp, msr.VMX_BASIC) & 0x7FFFFFFF).to_bytes(4, "little"))
+        lp.cr4 |= CR4_VMXE
+        if not isinstance(vmxon(host.platform, lp.id, region), Done):
+            return Errno.EIO
+        host.set_cpu(cpu, vmxon_region=region)
+    host.set_cpu(cpu, vmx_refs=host.cpu(cpu).vmx_refs + 1)
+    return Errno.OK
+
+
+@implements("LNX.vmx_put", "the last user of VMX on a CPU executes VMXOFF", "LNX tdx.c CPU offline callback")
+def vmx_put(host: Host, cpu: int) -> None:
+    """LNX.vmx_put: drop a VMX reference; VMXOFF when it was the last."""
+    refs = host.cpu(cpu).vmx_refs
+    if refs == 0:
+        raise SeamrefError(f"CPU {cpu} has no VMX reference to drop")
+    if refs == 1:
+        vmxoff(host.platform, host.cpu(cpu).apicid)
+        host.lp(cpu).cr4 &= ~CR4_VMXE
+        host.set_cpu(cpu, vmcs=0)
+    host.set_cpu(cpu, vmx_refs=refs - 1)
+
+
+@implements("LNX.kvm_vmcs", "KVM keeps a VMCS current while a vCPU is loaded and remembers which", "LNX kvm vmx.c",
+            CHOSEN)
+def kvm_load(host: Host, cpu: int) -> None:
+    """LNX.kvm_vmcs: make a vCPU's VMCS current on a CPU, as KVM does when it loads a vCPU."""
+    from seamref.arch.vmx import vmclear, vmptrld
+
+    lp = host.lp(cpu)
+    at = host.cpu(cpu).vmcs or host.alloc(PAGE)
+    host.write(at, (host.platform.msr_value(lp, msr.VMX_BASIC) & 0x7FFFFFFF).to_bytes(4, "little"))
+    vmclear(host.platform, lp.id, at)
+    if not isinstance(vmptrld(host.platform, lp.id, at), Done):
+        raise SeamrefError(f"CPU {cpu}: VMPTRLD of 0x{at:X} refused; is it in VMX operation?")
+    host.set_cpu(cpu, vmcs=at)
+
+
+def kvm_lost_vmcs(host: Host, cpu: int) -> bool:
+    """Whether KVM believes in a current VMCS that the processor no longer has."""
+    return host.cpu(cpu).vmcs != 0 and host.lp(cpu).current_vmcs != host.cpu(cpu).vmcs

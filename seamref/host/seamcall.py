@@ -1,0 +1,290 @@
+"""SEAMCALL as Linux makes it: three assembly helpers, the entropy retry, and the mapping to errno.
+
+A :class:`Call` is a SEAMCALL on its way; :func:`step_call` takes one separable piece of it (the instruction, a step of
+the software inside SEAM, the retry), so that another CPU can act in between.  ``seamcall``, ``seamcall_prerr`` and
+``seamcall_prerr_ret`` do all of it at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import assert_never
+
+from seamref.arch.events import shutdown
+from seamref.arch.lp import CF
+from seamref.arch.outcome import Entered, EntryFailed, Fault, Guest, Left, Shutdown, VmExit, VmFailInvalid, VmFailValid
+from seamref.arch.seam import seamcall as seamcall_instruction
+from seamref.arch.software import Running
+from seamref.arch.software import step as software_step
+from seamref.errors import NotModelled
+from seamref.host.abi import (
+    ARGS,
+    RDRAND_RETRY_LOOPS,
+    TDX_RND_NO_ENTROPY,
+    TDX_SEAMCALL_UD,
+    TDX_SEAMCALL_VMFAILINVALID,
+    TDX_SUCCESS,
+    TDX_SW_ERROR,
+    Args,
+    Errno,
+    Leaf,
+    leaf_title,
+)
+from seamref.host.kernel import TDX_PREFIX, Host
+from seamref.spec import Check, CheckTable, clause, implements
+
+clause("LNX.stub", "what __seamcall, __seamcall_ret and __seamcall_saved_ret load and store",
+       "LNX seamcall.S, tdxcall.S")
+clause("LNX.stub.zeroing", "__seamcall_saved_ret zeroes RCX RDX R8-R15 RBX RDI after storing them", "LNX tdxcall.S")
+clause("LNX.stub.cf", "the stub looks at CF only; CF = 1 becomes TDX_SEAMCALL_VMFAILINVALID, nothing is stored",
+       "LNX tdxcall.S")
+clause("LNX.stub.fixup", "a fault on SEAMCALL becomes TDX_SW_ERROR | vector, nothing is stored", "LNX tdxcall.S")
+clause("LNX.attempt", "each attempt marks this CPU's caches as incoherent before the instruction",
+       "LNX seamcall_internal.h")
+clause("LNX.retry", "10 attempts in total while the whole of RAX equals TDX_RND_NO_ENTROPY", "LNX seamcall_internal.h")
+
+
+class Stub(Enum):
+    """The assembly entry points: name, registers loaded behind RAX, registers stored."""
+
+    SEAMCALL = "__seamcall"
+    RET = "__seamcall_ret"
+    SAVED_RET = "__seamcall_saved_ret"
+
+    @property
+    def loads(self) -> tuple[str, ...]:
+        """Registers loaded from the block before SEAMCALL."""
+        return ARGS if self is Stub.SAVED_RET else ARGS[:6]
+
+    @property
+    def stores(self) -> tuple[str, ...]:
+        """Registers stored into the block after a completed SEAMCALL."""
+        return () if self is Stub.SEAMCALL else self.loads
+
+
+STUB_RIP = {Stub.SEAMCALL: 0xFFFFFFFF82000000, Stub.RET: 0xFFFFFFFF82000100, Stub.SAVED_RET: 0xFFFFFFFF82000200}
+"""Where this kernel's text has the three instructions (any canonical address would do)."""
+
+ZEROED = (*ARGS[:10], "rbx", "rdi")
+"""Registers that __seamcall_saved_ret clears against speculation; RSI is not among them."""
+
+
+class Wrap(Enum):
+    """What stands around the stub: nothing, or the translation to errno with its messages."""
+
+    RAW = "seamcall"
+    PRERR = "seamcall_prerr"
+    PRERR_RET = "seamcall_prerr_ret"
+
+
+NO_ARGS = Args()
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A SEAMCALL on its way.
+
+    ``retry_on``  statuses that are tried again (full 64-bit equality), up to 10 attempts in total
+    ``inside``    SEAM was entered and not left yet
+    """
+
+    fn: int
+    args: Args = NO_ARGS
+    stub: Stub = Stub.SEAMCALL
+    wrap: Wrap = Wrap.PRERR
+    prefix: str = TDX_PREFIX
+    retry_on: tuple[int, ...] = (TDX_RND_NO_ENTROPY,)
+    attempts: int = 0
+    inside: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """What the helper returned: RAX (or a software-defined result) and the block."""
+
+    rax: int
+    args: Args
+
+
+@dataclass(frozen=True, slots=True)
+class CallStep:
+    """One piece of a call: what was done, and either the call as it goes on, or what it returned.
+
+    Neither: ``dead`` says that the processor went to shutdown in SEAM, else a TD runs and somebody must make it exit.
+    """
+
+    did: str
+    call: Call | None = None
+    returned: Returned | None = None
+    dead: bool = False
+    waits: bool = False
+
+
+@implements("LNX.attempt")
+def _begin(host: Host, cpu: int, call: Call) -> CallStep:
+    """LNX.attempt: mark the caches, load the registers, execute SEAMCALL."""
+    host.set_cpu(cpu, cache_state_incoherent=True)
+    lp = host.lp(cpu)
+    lp.rax = call.fn
+    for name in call.stub.loads:
+        setattr(lp, name, getattr(call.args, name))
+    lp.rip = STUB_RIP[call.stub]
+    call = replace(call, attempts=call.attempts + 1)
+    outcome = seamcall_instruction(host.platform, lp.id)
+    match outcome:
+        case Entered():
+            return CallStep(f"{leaf_title(call.fn)}: entered {outcome.target.value}", replace(call, inside=True))
+        case VmFailInvalid():
+            return _end(host, cpu, call, f"VMfailInvalid ({outcome.clause})")
+        case Fault():
+            return _fixup(host, cpu, call, outcome)
+        case VmExit():
+            raise NotModelled("a kernel in a VM: SEAMCALL exits to the hypervisor below", outcome.clause)
+        case _ as never:
+            assert_never(never)
+
+
+@implements("LNX.stub.fixup")
+def _fixup(host: Host, cpu: int, call: Call, fault: Fault) -> CallStep:
+    """LNX.stub.fixup: the exception handler puts the vector into RAX and continues behind the instruction."""
+    lp = host.lp(cpu)
+    lp.rip = STUB_RIP[call.stub] + 4
+    return _again(call, Returned(TDX_SW_ERROR | int(fault.vector), call.args), f"{fault} ({fault.clause})")
+
+
+@implements("LNX.stub.cf")
+def _end(host: Host, cpu: int, call: Call, did: str) -> CallStep:
+    """LNX.stub.cf: behind SEAMCALL; ZF is not looked at."""
+    lp = host.lp(cpu)
+    if lp.rflags & CF:
+        return _again(call, Returned(TDX_SEAMCALL_VMFAILINVALID, call.args), did)
+    return _again(call, Returned(lp.rax, _store(host, cpu, call)), f"{did}, RAX = 0x{lp.rax:X}")
+
+
+@implements("LNX.stub")
+def _store(host: Host, cpu: int, call: Call) -> Args:
+    """LNX.stub: the block afterwards; outputs are stored whatever status came back."""
+    lp = host.lp(cpu)
+    stored = replace(call.args, **{name: getattr(lp, name) for name in call.stub.stores})
+    if call.stub is Stub.SAVED_RET:
+        _zero(host, cpu)
+    return stored
+
+
+@implements("LNX.stub.zeroing")
+def _zero(host: Host, cpu: int) -> None:
+    """LNX.stub.zeroing."""
+    lp = host.lp(cpu)
+    for name in ZEROED:
+        setattr(lp, name, 0)
+
+
+@implements("LNX.retry")
+def _again(call: Call, returned: Returned, did: str) -> CallStep:
+    """LNX.retry: preemption is on again between two attempts."""
+    if returned.rax in call.retry_on and call.attempts < RDRAND_RETRY_LOOPS:
+        return CallStep(f"{leaf_title(call.fn)}: {did}; attempt {call.attempts + 1}",
+                        replace(call, inside=False))
+    return CallStep(f"{leaf_title(call.fn)}: {did}", None, returned)
+
+
+def step_call(host: Host, cpu: int, call: Call) -> CallStep:
+    """One separable piece of a SEAMCALL: the instruction; a step of software in SEAM; SEAMRET with what follows it."""
+    if not call.inside:
+        return _begin(host, cpu, call)
+    lp = host.platform.peek_lp(host.cpu(cpu).apicid)
+    if lp.is_SEAM_non_root():
+        return CallStep("a TD runs", call, waits=True)
+    outcome = software_step(host.platform, lp.id)
+    match outcome:
+        case Running(did=did):
+            return CallStep(f"{leaf_title(call.fn)}: {did}", call)
+        case Left():
+            return _end(host, cpu, call, "SEAMRET" + (", current VMCS lost" if outcome.vmcs_lost else ""))
+        case Guest():
+            return CallStep(f"{leaf_title(call.fn)}: the TD runs", call)
+        case Shutdown(cause=cause):
+            return CallStep(f"{leaf_title(call.fn)}: shutdown in SEAM: {cause}", dead=True)
+        case Fault() | EntryFailed() | VmFailInvalid() | VmFailValid():
+            shutdown(host.platform, lp.id, f"SEAMRET or VM entry failed: {outcome}")
+            return CallStep(f"{leaf_title(call.fn)}: shutdown in SEAM: {outcome}", dead=True)
+        case _ as never:
+            assert_never(never)
+
+
+def run_call(host: Host, cpu: int, call: Call) -> Returned:
+    """All pieces at once.  A processor that dies inside raises :class:`CpuDied`: there is nobody to return to."""
+    going: Call | None = call
+    while going is not None:
+        step = step_call(host, cpu, going)
+        if step.dead:
+            host.set_cpu(cpu, dead=True)
+            raise CpuDied(cpu, step.did)
+        if step.waits:
+            raise NotModelled(f"waiting for the TD on CPU {cpu} to exit: step it", "LNX.stub")
+        if step.returned is not None:
+            return step.returned
+        going = step.call
+    raise AssertionError("a call that neither goes on nor returns")
+
+
+class CpuDied(Exception):
+    """The processor entered shutdown inside SEAM; the function that called never returns."""
+
+    def __init__(self, cpu: int, why: str) -> None:
+        self.cpu = cpu
+        self.why = why
+        super().__init__(f"CPU {cpu}: {why}")
+
+
+# --- the mapping to errno -----------------------------------------------------------------------------------
+
+PRERR: CheckTable[int, Errno] = CheckTable("seamcall_prerr", (
+    Check("PRERR.success", "TDX_SUCCESS", lambda rax: rax == TDX_SUCCESS, Errno.OK, "LNX seamcall_internal.h"),
+    Check("PRERR.vmfailinvalid", "TDX_SEAMCALL_VMFAILINVALID: nothing printed",
+          lambda rax: rax == TDX_SEAMCALL_VMFAILINVALID, Errno.ENODEV, "LNX seamcall_internal.h"),
+    Check("PRERR.gp", "TDX_SEAMCALL_GP: nothing printed", lambda rax: rax == TDX_SW_ERROR | 13, Errno.EOPNOTSUPP,
+          "LNX seamcall_internal.h"),
+    Check("PRERR.ud", "TDX_SEAMCALL_UD: nothing printed", lambda rax: rax == TDX_SEAMCALL_UD, Errno.EACCES,
+          "LNX seamcall_internal.h"),
+    Check("PRERR.other", "any other status: printed", lambda rax: True, Errno.EIO, "LNX seamcall_internal.h"),
+), "RAX to errno; the last row also writes to the kernel log.")
+
+
+def prerr(host: Host, call: Call, returned: Returned) -> Errno:
+    """What seamcall_prerr (and _ret) makes of a result, and what it prints.
+
+    The message is "SEAMCALL (0x<leaf>) failed: 0x<status>"; the ``_ret`` form adds RCX RDX R08 and R09 R10 R11.
+    """
+    row = PRERR.decide(returned.rax)
+    assert row is not None  # the last row takes everything
+    if row.id == "PRERR.other":
+        host.printk(call.prefix, f"SEAMCALL (0x{call.fn:016x}) failed: 0x{returned.rax:016x}")
+        if call.wrap is Wrap.PRERR_RET:
+            a = returned.args
+            host.printk(call.prefix, f"RCX 0x{a.rcx:016x} RDX 0x{a.rdx:016x} R08 0x{a.r8:016x}")
+            host.printk(call.prefix, f"R09 0x{a.r9:016x} R10 0x{a.r10:016x} R11 0x{a.r11:016x}")
+    return row.result
+
+
+def seamcall(host: Host, cpu: int, fn: int | Leaf, args: Args = NO_ARGS, stub: Stub = Stub.SEAMCALL) -> Returned:
+    """The retry around a stub, result as it is: RAX or a software-defined value, and the block."""
+    return run_call(host, cpu, Call(int(fn), args, stub, Wrap.RAW))
+
+
+def seamcall_prerr(
+    host: Host, cpu: int, fn: int | Leaf, args: Args = NO_ARGS, prefix: str = TDX_PREFIX
+) -> Errno:
+    """``seamcall_prerr``: __seamcall with retry, errno, message; for calls without register output."""
+    call = Call(int(fn), args, Stub.SEAMCALL, Wrap.PRERR, prefix)
+    return prerr(host, call, run_call(host, cpu, call))
+
+
+def seamcall_prerr_ret(
+    host: Host, cpu: int, fn: int | Leaf, args: Args = NO_ARGS, prefix: str = TDX_PREFIX
+) -> tuple[Errno, Args]:
+    """``seamcall_prerr_ret``: __seamcall_ret with retry, errno, message with six registers; and the block."""
+    call = Call(int(fn), args, Stub.RET, Wrap.PRERR_RET, prefix)
+    returned = run_call(host, cpu, call)
+    return prerr(host, call, returned), returned.args

@@ -1,0 +1,216 @@
+"""The series "Runtime TDX module update support", version by version, as values.
+
+Each version is a record of behaviours; the code that runs asks the record, never the version's name.  What a version
+says is in the cover letters and the discussion; Message-IDs are with each version.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from seamref.errors import SeamrefError
+from seamref.spec import clause
+
+clause("SERIES", "eleven versions of one series, each a record of behaviours", "LNX cover letters RFC v1 to v10, merge")
+
+
+class Vmcs(Enum):
+    """What the wrapper does about the VMM's current VMCS."""
+
+    SAVE_RESTORE = "VMPTRST before, VMPTRLD after, interrupts off"
+    ASSUMED = "assumed preserved (a test-only patch on the side)"
+    HIDDEN = "erratum bit hides the whole interface"
+    HIDDEN_WARN = "erratum bit hides the interface; the wrapper also WARNs and gives -EINVAL"
+
+
+class Lock(Enum):
+    """How calls of P-SEAMLDR are serialised."""
+
+    NONE = "interrupts off, no lock"
+    INSTALL_ONLY = "interrupts off; a lock around INSTALL only"
+    RAW_IRQSAVE = "raw spinlock, interrupts saved and off, around every call"
+    RAW = "raw spinlock around every call"
+    SPINLOCK = "spinlock_t around every call (nobody posted this: it sleeps on PREEMPT_RT)"
+
+
+class Hotplug(Enum):
+    """Who holds CPU hotplug off during the update."""
+
+    STOP_MACHINE = "stop_machine itself"
+    READ_LOCK = "cpus_read_lock around all of it"
+
+
+class Lead(Enum):
+    """Which CPU does the steps that are done once."""
+
+    FIRST_ONLINE = "lowest-numbered online CPU"
+    CPU0 = "CPU 0"
+
+
+class Failure(Enum):
+    """What a failing CPU does, and what the others make of it."""
+
+    JUMP_DONE = "counted and acknowledged; the last acknowledgement jumps to DONE"
+    NO_ACK = "the failing CPU does not acknowledge, sets a flag, everybody leaves on the flag"
+    ALL_ACK = "everybody acknowledges; a failure freezes the state and everybody leaves"
+
+
+class AfterShutdown(Enum):
+    """What Linux calls the module's state between SHUTDOWN and SYS.UPDATE."""
+
+    UNINITIALIZED = "status TDX_MODULE_UNINITIALIZED"
+    ERROR = "status TDX_MODULE_ERROR"
+    BOOL = "initialized = false"
+    ZEROED = "the whole state structure zeroed"
+
+
+class Refresh(Enum):
+    """What is read again after the update."""
+
+    NOTHING = "nothing"
+    VERSION_AND_HANDOFF = "version and handoff, outside stop_machine; old -> new printed, changed features warned"
+    UPDATE_VERSION = "update_version only, outside stop_machine; old -> new printed, changed features warned"
+    UPDATE_VERSION_QUIET = "update_version only, outside stop_machine; old -> new printed"
+    VERSION_INSIDE = "the three version fields, inside stop_machine; nothing printed"
+
+
+class Handoff(Enum):
+    """Where the handoff version that SHUTDOWN asks for comes from."""
+
+    CACHED = "cached at boot"
+    CACHED_IF_SUPPORTED = "cached at boot if the module supports updates"
+    READ = "read at shutdown"
+    READ_WARN = "read at shutdown; a failure only warns"
+    READ_ABORT = "read at shutdown; a failure aborts"
+
+
+class Compat(Enum):
+    """Whether SHUTDOWN asks the module to refuse while TDs are built (RCX bit 16)."""
+
+    ABSENT = "never"
+    IF_SUPPORTED = "if TDX_FEATURES0 bit 47"
+    ALWAYS = "always"
+
+
+class Blob(Enum):
+    """Which image format the kernel takes."""
+
+    V1_CHECKSUM = "1.0, checksum verified"
+    V1_STRICT = "1.0, checksum, sizes and alignment"
+    V1_LOOSE = "1.0, no checksum, some checks dropped"
+    V1_LATE = "1.0, no checksum, file size against the header first"
+    V2 = "2.0"
+
+
+@dataclass(frozen=True, slots=True)
+class KernelSeries:
+    """SERIES: one version.  ``errors``: (errno, fw_upload error) pairs; ``otherwise`` serves every other errno."""
+
+    name: str
+    date: str
+    message_id: str
+    patches: int
+    vmcs: Vmcs
+    lock: Lock
+    retries_seamldr_entropy: bool
+    blob: Blob
+    refuses_offline: bool
+    checks_remaining: bool
+    hotplug: Hotplug
+    lead: Lead
+    failure: Failure
+    after_shutdown: AfterShutdown
+    clears_possible: bool
+    failure_message: bool
+    refresh: Refresh
+    handoff: Handoff
+    compat: Compat
+    errors: tuple[tuple[str, str], ...]
+    otherwise: str
+    upload_name: str
+    seamldr_dir: str
+    seamldr_mode: int
+    can_cancel: bool
+    kconfig: str
+    update_print: str = "%u.%u.%02u"
+    hides_when_none_remain: bool = False
+
+    def fw_error(self, errno_name: str) -> str:
+        """The fw_upload error that an errno of the update becomes."""
+        return dict(self.errors).get(errno_name, self.otherwise)
+
+
+_ID = "@intel.com"
+V1 = KernelSeries(
+    name="v1", date="2025-05-23", message_id="20250523095322.88774-1-chao.gao" + _ID, patches=20,
+    vmcs=Vmcs.SAVE_RESTORE, lock=Lock.NONE, retries_seamldr_entropy=True, blob=Blob.V1_CHECKSUM,
+    refuses_offline=False, checks_remaining=False, hotplug=Hotplug.STOP_MACHINE, lead=Lead.FIRST_ONLINE,
+    failure=Failure.JUMP_DONE, after_shutdown=AfterShutdown.UNINITIALIZED, clears_possible=False,
+    failure_message=True, refresh=Refresh.NOTHING, handoff=Handoff.CACHED, compat=Compat.ABSENT,
+    errors=(("ECANCELED", "user-abort"),), otherwise="firmware-invalid", upload_name="seamldr_upload",
+    seamldr_dir="/sys/devices/virtual/tdx/seamldr", seamldr_mode=0o444, can_cancel=True,
+    kconfig="INTEL_TDX_MODULE_UPDATE", update_print="%u.%u.%u",
+)
+V2 = replace(
+    V1, name="v2", date="2025-09-30", message_id="20251001025442.427697-1-chao.gao" + _ID, patches=21,
+    blob=Blob.V1_STRICT, refuses_offline=True, checks_remaining=True, hotplug=Hotplug.READ_LOCK,
+    refresh=Refresh.VERSION_AND_HANDOFF, seamldr_dir="/sys/devices/faux/tdx_host/seamldr",
+    hides_when_none_remain=True,
+)
+V3 = replace(
+    V2, name="v3", date="2026-01-23", message_id="20260123145645.90444-1-chao.gao" + _ID, patches=26,
+    lock=Lock.INSTALL_ONLY, failure=Failure.NO_ACK, compat=Compat.IF_SUPPORTED,
+    errors=(("ECANCELED", "user-abort"), ("EBUSY", "device-busy"), ("EIO", "hw-error"), ("ENOSPC", "flash-wearout"),
+            ("ENOMEM", "read-write-error")),
+    hides_when_none_remain=False,
+)
+V4 = replace(
+    V3, name="v4", date="2026-02-12", message_id="20260212143606.534586-1-chao.gao" + _ID, patches=24,
+    vmcs=Vmcs.ASSUMED, lock=Lock.RAW_IRQSAVE, retries_seamldr_entropy=False, blob=Blob.V1_LOOSE,
+    handoff=Handoff.CACHED_IF_SUPPORTED, upload_name="tdx_module", seamldr_mode=0o400, can_cancel=False,
+    errors=V3.errors[1:], kconfig="TDX_HOST_SERVICES",
+)
+V5 = replace(
+    V4, name="v5", date="2026-03-15", message_id="20260315135920.354657-1-chao.gao" + _ID, patches=22,
+    vmcs=Vmcs.HIDDEN, lock=Lock.RAW, refuses_offline=False, checks_remaining=False, hotplug=Hotplug.STOP_MACHINE,
+)
+V6 = replace(
+    V5, name="v6", date="2026-03-26", message_id="20260326084448.29947-1-chao.gao" + _ID, patches=22,
+    clears_possible=True,
+    errors=(("EBUSY", "device-busy"), ("EIO", "hw-error"), ("ENOMEM", "read-write-error")),
+)
+V7 = replace(
+    V6, name="v7", date="2026-03-31", message_id="20260331124214.117808-1-chao.gao" + _ID, patches=22,
+    blob=Blob.V1_LATE, hotplug=Hotplug.READ_LOCK, after_shutdown=AfterShutdown.ERROR,
+    refresh=Refresh.UPDATE_VERSION,
+)
+V8 = replace(
+    V7, name="v8", date="2026-04-27", message_id="20260427152854.101171-1-chao.gao" + _ID, patches=21,
+    after_shutdown=AfterShutdown.BOOL, failure_message=False, refresh=Refresh.UPDATE_VERSION_QUIET,
+    handoff=Handoff.READ, compat=Compat.ALWAYS, errors=(("EBUSY", "device-busy"),),
+    seamldr_dir="/sys/devices/faux/tdx_host", update_print="%u.%u.%02u",
+)
+V9 = replace(
+    V8, name="v9", date="2026-05-13", message_id="20260513151045.1420990-1-chao.gao" + _ID, patches=23,
+    blob=Blob.V2, lead=Lead.CPU0, failure=Failure.ALL_ACK, after_shutdown=AfterShutdown.ZEROED,
+    refresh=Refresh.VERSION_INSIDE, handoff=Handoff.READ_WARN,
+)
+V10 = replace(V9, name="v10", date="2026-05-20", message_id="20260520133909.409394-1-chao.gao" + _ID, patches=25)
+MERGED = replace(
+    V10, name="merged", date="2026-06-16", message_id="torvalds/linux b0820861748f", vmcs=Vmcs.HIDDEN_WARN,
+    handoff=Handoff.READ_ABORT, compat=Compat.ABSENT, errors=(),
+)
+
+SERIES: dict[str, KernelSeries] = {
+    s.name: s for s in (V1, V2, V3, V4, V5, V6, V7, V8, V9, V10, MERGED)
+}
+"""In the order they were posted."""
+
+
+def get_series(name: str) -> KernelSeries:
+    """A version by name; an unknown name is an error that lists the known ones."""
+    try:
+        return SERIES[name]
+    except KeyError:
+        raise SeamrefError(f"no version {name!r} of the series; there are {', '.join(SERIES)}") from None

@@ -1,0 +1,264 @@
+"""Linux's side of the TDX module outside updates: initialisation, CPU hotplug, kexec.
+
+``tdx_enable`` brings a module up from nothing, as at boot; an update never repeats CONFIG, KEY.CONFIG or TDMR.INIT.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from seamref.arch.memory import Agent
+from seamref.errors import SeamrefError
+from seamref.host.abi import (
+    FEATURES0_NO_RBP_MOD,
+    FEATURES0_TD_PRESERVING,
+    FIELD_MAJOR_VERSION,
+    FIELD_MAX_RESERVED_PER_TDMR,
+    FIELD_MAX_TDMRS,
+    FIELD_MINOR_VERSION,
+    FIELD_MODULE_HV,
+    FIELD_PAMT_1G_ENTRY_SIZE,
+    FIELD_PAMT_2M_ENTRY_SIZE,
+    FIELD_PAMT_4K_ENTRY_SIZE,
+    FIELD_TDX_FEATURES0,
+    FIELD_UPDATE_VERSION,
+    TDX_INTERRUPTED_RESUMABLE,
+    TDX_SUCCESS,
+    TDX_SW_ERROR,
+    TDX_SYS_BUSY,
+    Args,
+    Errno,
+    Leaf,
+)
+from seamref.host.kernel import PAGE, TDX_PREFIX, Host, ModuleState, Sysinfo, vmx_get, vmx_put
+from seamref.host.seamcall import Stub, seamcall, seamcall_prerr, seamcall_prerr_ret
+from seamref.host.series import Handoff
+from seamref.host.tasks import Task, run
+from seamref.spec import CHOSEN, Check, CheckTable, implements
+
+GIB = 1 << 30
+TDMR_ALIGN = GIB
+
+
+@implements("LNX.read_sysinfo", "one TDH.SYS.RD for each field: RDX = id, R8 = value", "LNX tdx_global_metadata.c")
+def read_sysinfo_field(host: Host, cpu: int, field: int) -> tuple[Errno, int]:
+    """LNX.read_sysinfo: errno and value (0 on an error)."""
+    ret, args = seamcall_prerr_ret(host, cpu, Leaf.TDH_SYS_RD, Args(rdx=field))
+    return ret, args.r8 if ret is Errno.OK else 0
+
+
+def tdx_cpu_enable(host: Host, cpu: int) -> Errno:
+    """``tdx_cpu_enable`` on one CPU, all at once."""
+    import seamref.host.update  # noqa: F401  its handlers
+
+    return run(host, cpu, Task("enable.start", "enable.return"))
+
+
+@implements("LNX.cpu_online", "a CPU that comes online takes a VMX reference and initialises itself for the module; "
+            "an error fails the onlining", "LNX tdx.c tdx_online_cpu")
+def cpu_online(host: Host, cpu: int) -> Errno:
+    """LNX.cpu_online: -EBUSY while hotplug is held off (the real kernel waits)."""
+    if host.state.hotplug_readers:
+        return Errno.EBUSY
+    host.set_cpu(cpu, online=True)
+    ret = tdx_online_cpu(host, cpu)
+    if ret is not Errno.OK:
+        host.set_cpu(cpu, online=False)
+    return ret
+
+
+def tdx_online_cpu(host: Host, cpu: int) -> Errno:
+    """The hotplug callback itself."""
+    ret = vmx_get(host, cpu)
+    if ret is not Errno.OK:
+        return ret
+    ret = tdx_cpu_enable(host, cpu)
+    if ret is not Errno.OK:
+        vmx_put(host, cpu)
+    return ret
+
+
+@implements("LNX.cpu_offline", "the last online CPU of a package stays while any TD KeyID is in use; others WBINVD if "
+            "their caches may be incoherent, then drop VMX", "LNX tdx.c tdx_offline_cpu")
+def cpu_offline(host: Host, cpu: int) -> Errno:
+    """LNX.cpu_offline: -EBUSY for CPU 0, for the last of a package with TDs, and while hotplug is held off."""
+    if host.state.hotplug_readers or cpu == 0:
+        return Errno.EBUSY
+    package = host.lp(cpu).package
+    others = [n for n in host.online if n != cpu and host.lp(n).package == package]
+    if not others and host.state.tds:
+        host.printk(TDX_PREFIX, f"TDX private KeyIDs in use: CPU {cpu} is the last of package {package}, stays online")
+        return Errno.EBUSY
+    _wbinvd(host, cpu)
+    if host.cpu(cpu).vmx_refs:
+        vmx_put(host, cpu)
+    host.set_cpu(cpu, online=False)
+    return Errno.OK
+
+
+def _wbinvd(host: Host, cpu: int) -> bool:
+    """WBINVD where SEAMCALLs may have left dirty lines of private KeyIDs."""
+    dirty = host.cpu(cpu).cache_state_incoherent
+    if dirty:
+        host.set_cpu(cpu, cache_state_incoherent=False)
+    return dirty
+
+
+@implements("LNX.sys_disable", "kexec and shutdown: TDH.SYS.DISABLE repeated while it was interrupted or busy, then "
+            "WBINVD and VMXOFF on every CPU", "LNX tdx.c, commit 5b25f249be32")
+def kexec(host: Host, cpu: int = 0, *, attempts: int = 1000) -> int:
+    """LNX.sys_disable: the last status; errors other than software-defined ones are printed."""
+    rax = TDX_SYS_BUSY
+    while rax in (TDX_INTERRUPTED_RESUMABLE, TDX_SYS_BUSY):
+        if not attempts:
+            raise SeamrefError("TDH.SYS.DISABLE asks to be called again for ever")
+        attempts -= 1
+        rax = seamcall(host, cpu, Leaf.TDH_SYS_DISABLE).rax
+    if rax != TDX_SUCCESS and rax & TDX_SW_ERROR != TDX_SW_ERROR:
+        host.printk(TDX_PREFIX, f"TDH.SYS.DISABLE failed: 0x{rax:016x}")
+    for number in host.online:
+        _wbinvd(host, number)
+        while host.cpu(number).vmx_refs:
+            vmx_put(host, number)
+    host.set(module=ModuleState())
+    return rax
+
+
+# --- boot -----------------------------------------------------------------------------------------------------
+
+ENABLE: CheckTable[Host, Errno] = CheckTable("tdx_enable", (
+    Check("TDX_ENABLE.platform", "no TDX host platform", lambda h: "tdx_host_platform" not in h.state.features,
+          Errno.ENODEV, "LNX tdx.c tdx_enable"),
+    Check("TDX_ENABLE.xsave", "no XSAVE", lambda h: "no_xsave" in h.state.bugs, Errno.EINVAL, "LNX tdx.c tdx_enable"),
+    Check("TDX_ENABLE.movdir64b", "no MOVDIR64B", lambda h: "no_movdir64b" in h.state.bugs, Errno.EINVAL,
+          "LNX tdx.c tdx_enable"),
+    Check("TDX_ENABLE.selfsnoop", "no self-snoop", lambda h: "no_selfsnoop" in h.state.bugs, Errno.ENODEV,
+          "LNX tdx.c tdx_enable"),
+), "What tdx_enable wants of the processor.")
+
+
+def tdx_enable(host: Host) -> Errno:
+    """``tdx_enable``: the checks, VMX and the module on every online CPU, metadata, TDMRs, keys, PAMTs."""
+    row = ENABLE.decide(host)
+    if row is not None:
+        return row.result
+    for cpu in host.online:
+        ret = tdx_online_cpu(host, cpu)
+        if ret is not Errno.OK:
+            for other in host.online:
+                if host.cpu(other).vmx_refs:
+                    vmx_put(host, other)
+            return ret
+    ret = _init_module(host)
+    if ret is not Errno.OK:
+        host.printk(TDX_PREFIX, f"TDX-Module initialization failed ({int(ret)})")
+        return ret
+    host.set(module=replace(host.state.module, initialized=True, status="INITIALIZED"))
+    host.printk(TDX_PREFIX, "TDX-Module initialized")
+    return Errno.OK
+
+
+def _init_module(host: Host) -> Errno:
+    ret = read_sysinfo(host)
+    if ret is not Errno.OK:
+        return ret
+    info = host.state.sysinfo
+    assert info is not None
+    if not info.features0 & FEATURES0_NO_RBP_MOD:
+        host.printk(TDX_PREFIX, "frame pointer (RBP) clobber bug present, upgrade TDX module")
+        return Errno.EINVAL
+    return _config(host, info)
+
+
+@implements("LNX.sysinfo", "metadata are read once at boot; the version is printed", "LNX tdx_global_metadata.c")
+def read_sysinfo(host: Host, cpu: int = 0) -> Errno:
+    """LNX.sysinfo: fills ``sysinfo``; the handoff version only where the version of the series caches it."""
+    values: dict[int, int] = {}
+    for field in (FIELD_MAJOR_VERSION, FIELD_MINOR_VERSION, FIELD_UPDATE_VERSION):
+        ret, values[field] = read_sysinfo_field(host, cpu, field)
+        if ret is not Errno.OK:
+            return ret
+    version = f"{values[FIELD_MAJOR_VERSION]}.{values[FIELD_MINOR_VERSION]}.{values[FIELD_UPDATE_VERSION]:02}"
+    host.printk(TDX_PREFIX, f"Module version: {version}")
+    for field in (FIELD_TDX_FEATURES0, FIELD_MAX_TDMRS, FIELD_MAX_RESERVED_PER_TDMR, FIELD_PAMT_4K_ENTRY_SIZE,
+                  FIELD_PAMT_2M_ENTRY_SIZE, FIELD_PAMT_1G_ENTRY_SIZE):
+        ret, values[field] = read_sysinfo_field(host, cpu, field)
+        if ret is not Errno.OK:
+            return ret
+    hv = 0
+    supports = bool(values[FIELD_TDX_FEATURES0] & FEATURES0_TD_PRESERVING)
+    if host.series.handoff is Handoff.CACHED or (host.series.handoff is Handoff.CACHED_IF_SUPPORTED and supports):
+        ret, hv = read_sysinfo_field(host, cpu, FIELD_MODULE_HV)
+        if ret is not Errno.OK:
+            return ret
+    host.set(sysinfo=Sysinfo(
+        values[FIELD_MAJOR_VERSION], values[FIELD_MINOR_VERSION], values[FIELD_UPDATE_VERSION],
+        values[FIELD_TDX_FEATURES0], hv, values[FIELD_MAX_TDMRS], values[FIELD_MAX_RESERVED_PER_TDMR],
+        (values[FIELD_PAMT_4K_ENTRY_SIZE], values[FIELD_PAMT_2M_ENTRY_SIZE], values[FIELD_PAMT_1G_ENTRY_SIZE]),
+    ))
+    return Errno.OK
+
+
+TDMR_BASE = 0x100000000
+"""This kernel gives TDX one region: the GiB at 4 GiB; its PAMTs stand in the GiB behind it."""
+
+
+@implements("LNX.tdmr", "TDX memory as 1 GiB aligned regions, PAMTs sized by the entry sizes, then CONFIG, one "
+            "KEY.CONFIG for each package, TDMR.INIT until done", "LNX tdx.c init_tdx_module", CHOSEN)
+def _config(host: Host, info: Sysinfo) -> Errno:
+    """LNX.tdmr: one region of 1 GiB is enough here."""
+    from seamref.tdxmodule.structures import TDMR_INFO
+
+    pamt = TDMR_BASE + GIB
+    fields: dict[str, int] = {"base": TDMR_BASE, "size": GIB}
+    sizes = reversed(info.pamt_entry_sizes)
+    for name, entries, size in zip(("1g", "2m", "4k"), (1, 512, 512 * 512), sizes, strict=True):
+        length = -(-entries * size // PAGE) * PAGE
+        fields[f"pamt_{name}_base"], fields[f"pamt_{name}_size"] = pamt, length
+        pamt += length
+    page = host.alloc(PAGE)
+    host.write(page, TDMR_INFO.encode(fields))
+    array = host.alloc(PAGE)
+    host.write(array, page.to_bytes(8, "little"))
+    first = host.state.keyids[0]
+    ret = seamcall_prerr(host, 0, Leaf.TDH_SYS_CONFIG, Args(rcx=array, rdx=1, r8=first))
+    if ret is Errno.OK:
+        ret = _config_keys(host)
+    if ret is Errno.OK:
+        ret = _init_tdmr(host)
+    host.free(array)
+    host.free(page)
+    return ret
+
+
+def _config_keys(host: Host) -> Errno:
+    """WBINVD on every CPU, then TDH.SYS.KEY.CONFIG on one CPU of each package, one after another."""
+    done: set[int] = set()
+    for cpu in host.online:
+        package = host.lp(cpu).package
+        if package not in done:
+            done.add(package)
+            ret = seamcall_prerr(host, cpu, Leaf.TDH_SYS_KEY_CONFIG)
+            if ret is not Errno.OK:
+                return ret
+    return Errno.OK
+
+
+def _init_tdmr(host: Host) -> Errno:
+    """TDH.SYS.TDMR.INIT until RDX, the next address, reaches the end."""
+    end = TDMR_BASE + GIB
+    while True:
+        ret, args = seamcall_prerr_ret(host, 0, Leaf.TDH_SYS_TDMR_INIT, Args(rcx=TDMR_BASE))
+        if ret is not Errno.OK or args.rdx >= end:
+            return ret
+
+
+def kernel_bytes(host: Host, at: int, size: int) -> bytes:
+    """Bytes of kernel memory, for pictures."""
+    return host.platform.bytes_at(Agent.HOST, at, size)
+
+
+def raw_tdh(host: Host, cpu: int, leaf: int, **registers: int) -> tuple[int, Args]:
+    """KVM's way to the module: __seamcall_ret, status as it is."""
+    returned = seamcall(host, cpu, leaf, Args(**registers), Stub.RET)
+    return returned.rax, returned.args

@@ -1,0 +1,488 @@
+"""The update: stop_machine on every online CPU, in step, each CPU a step machine.
+
+START, SHUTDOWN, CPU_INSTALL, CPU_INIT, RUN_UPDATE, DONE.  Every CPU runs the same loop: wait until the global state
+moves, do that state's work, acknowledge; the last acknowledgement moves the state on.  What happens on a failure, who
+leads and what is forgotten and read again differs between the versions of the series and is asked of the record.
+
+:func:`begin` starts it, :func:`seamref.host.tasks.step` takes one separable piece on one CPU, :func:`finish` collects.
+:func:`run_update` does all three in a given schedule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from enum import Enum, IntEnum
+
+from seamref.errors import SeamrefError
+from seamref.host.abi import (
+    AVOID_COMPAT_SENSITIVE,
+    FEATURES0_UPDATE_COMPATIBILITY,
+    FIELD_MAJOR_VERSION,
+    FIELD_MINOR_VERSION,
+    FIELD_MODULE_HV,
+    FIELD_TDX_FEATURES0,
+    FIELD_UPDATE_VERSION,
+    TDX_SEAMCALL_STATUS_MASK,
+    TDX_UPDATE_COMPAT_SENSITIVE,
+    Args,
+    Errno,
+    Leaf,
+)
+from seamref.host.kernel import SEAMLDR_PREFIX, TDX_PREFIX, Host, ModuleState
+from seamref.host.seamcall import Call, Stub, Wrap, prerr
+from seamref.host.seamldr import seamldr_task
+from seamref.host.series import AfterShutdown, Compat, Failure, Handoff, Lead, Refresh
+from seamref.host.tasks import Next, Stepped, Stuck, Task, handler, is_blocked, local, may_wait, start, step
+from seamref.spec import CHOSEN, clause, implements
+
+UPDATE_FAILED = "update failed, SEAMCALLs will report failure until TDs killed"
+
+clause("UPDATE.states", "START, SHUTDOWN, CPU_INSTALL, CPU_INIT, RUN_UPDATE, DONE", "LNX seamldr.c")
+clause("UPDATE.stop_machine", "the worker runs on every online CPU with interrupts off, every vCPU out of its guest",
+       "LNX seamldr.c")
+
+
+class UpdateState(IntEnum):
+    """UPDATE.states: the global state; START is only the workers' initial value."""
+
+    START = 0
+    SHUTDOWN = 1
+    CPU_INSTALL = 2
+    CPU_INIT = 3
+    RUN_UPDATE = 4
+    DONE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """UPDATE.stop_machine: what the workers share.
+
+    ``cpus``    the CPUs that take part (online when it began)
+    ``params``  physical address of SEAMLDR_PARAMS
+    ``rets``    (CPU, result) in the order in which workers returned
+    """
+
+    params: int
+    cpus: tuple[int, ...]
+    lead: int
+    state: UpdateState = UpdateState.SHUTDOWN
+    acks: int = 0
+    failures: int = 0
+    rets: tuple[tuple[int, Errno], ...] = ()
+
+
+def control(host: Host) -> Control:
+    """The update under way."""
+    held: Control | None = host.state.update
+    if held is None:
+        raise SeamrefError("no update is under way")
+    return held
+
+
+def _set(host: Host, **changes: object) -> None:
+    host.set(update=replace(control(host), **changes))  # type: ignore[arg-type]
+
+
+# --- the worker's loop --------------------------------------------------------------------------------------
+
+
+@may_wait("update.observe")
+@implements("UPDATE.observe", "a worker acts when the global state differs from its own; else it relaxes and looks at "
+            "the failures", "LNX seamldr.c")
+def _observe(host: Host, cpu: int, task: Task) -> Next | str:
+    """UPDATE.observe: single read of the state; `continue` still evaluates the loop condition."""
+    shared = control(host)
+    if shared.state == task.cur:
+        if _leaves(host, task):
+            return Next("sees the failure", replace(task, pc="update.leave"))
+        return f"waits for the others in {shared.state.name}"
+    return Next(f"sees {shared.state.name}", replace(task, cur=int(shared.state), ret=Errno.OK, pc="update.work"))
+
+
+def _leaves(host: Host, task: Task) -> bool:
+    if host.series.failure is Failure.JUMP_DONE:
+        return task.cur == UpdateState.DONE
+    return task.cur == UpdateState.DONE or control(host).failures > 0
+
+
+@local("update.work")
+@implements("UPDATE.work", "SHUTDOWN and RUN_UPDATE by the lead CPU; CPU_INSTALL and CPU_INIT by every CPU",
+            "LNX seamldr.c")
+def _work(host: Host, cpu: int, task: Task) -> Next:
+    """UPDATE.work: which piece the state demands of this CPU."""
+    state = UpdateState(task.cur)
+    leads = cpu == control(host).lead
+    match state:
+        case UpdateState.SHUTDOWN if leads:
+            return Next("", replace(task, pc="shutdown.start"))
+        case UpdateState.CPU_INSTALL:
+            call = seamldr_task(Leaf.SEAMLDR_INSTALL, control(host).params, "update.ack", cur=task.cur)
+            return Next("", replace(call, worst=task.worst))
+        case UpdateState.CPU_INIT:
+            return Next("", replace(task, pc="enable.start", then="update.ack"))
+        case UpdateState.RUN_UPDATE if leads:
+            call_update = Call(Leaf.TDH_SYS_UPDATE)
+            return Next("", replace(task, pc="run_update.updated", call=call_update))
+        case _:
+            return Next("nothing to do", replace(task, pc="update.ack"))
+
+
+@handler("update.ack")
+@implements("UPDATE.ack", "every CPU acknowledges every state, failed or not; the last one moves the state on unless "
+            "anything failed", "LNX seamldr.c")
+def _ack(host: Host, cpu: int, task: Task) -> Next:
+    """UPDATE.ack: under the control's raw spinlock, so it is one piece."""
+    shared = control(host)
+    failed = task.ret is not Errno.OK
+    worst = task.ret if failed else task.worst
+    rule = host.series.failure
+    acks, failures, state = shared.acks, shared.failures + failed, shared.state
+    did = f"acknowledges {state.name}" + (f" with {task.ret}" if failed else "")
+    if failed and rule is Failure.NO_ACK:
+        did = f"fails in {state.name} with {task.ret}: no acknowledgement"
+    else:
+        acks += 1
+        if acks == len(shared.cpus) and (rule is not Failure.ALL_ACK or failures == 0):
+            acks = 0
+            jump = rule is Failure.JUMP_DONE and failures > 0
+            state = UpdateState.DONE if jump or state is UpdateState.DONE else UpdateState(state + 1)
+            did += f": all did; {state.name}" if state is not shared.state else ": all did"
+    _set(host, acks=acks, failures=failures, state=state)
+    return Next(did, replace(task, pc="update.check", worst=worst))
+
+
+@handler("update.check")
+@implements("UPDATE.loop", "a worker leaves in DONE, or as soon as anything failed", "LNX seamldr.c")
+def _check(host: Host, cpu: int, task: Task) -> Next:
+    """UPDATE.loop."""
+    if _leaves(host, task):
+        return Next("leaves the loop", replace(task, pc="update.leave"))
+    return Next("loops on", replace(task, pc="update.observe"))
+
+
+@handler("update.leave")
+def _leave(host: Host, cpu: int, task: Task) -> Next:
+    """The worker returns; v9 on: the result of its last state, before: the error it met."""
+    ret = task.ret if host.series.failure is Failure.ALL_ACK else task.worst
+    _set(host, rets=(*control(host).rets, (cpu, ret)))
+    host.set_cpu(cpu, irqs_off=False)
+    return Next(f"returns {ret}", None, ret)
+
+
+# --- SHUTDOWN -----------------------------------------------------------------------------------------------
+
+
+@local("shutdown.start")
+@implements("UPDATE.handoff_version", "Linux asks for the highest handoff version the old module can write (MODULE_HV)",
+            "LNX tdx.c tdx_module_shutdown")
+def _shutdown_start(host: Host, cpu: int, task: Task) -> Next:
+    """UPDATE.handoff_version: read now, or taken from what was read at boot."""
+    info = host.state.sysinfo
+    if host.series.handoff in (Handoff.CACHED, Handoff.CACHED_IF_SUPPORTED):
+        if info is None:
+            return Next("no system information", replace(task, pc="update.ack", ret=Errno.EIO))
+        return Next(f"handoff version {info.module_hv}, cached",
+                    replace(task, pc="shutdown.call", data=info.module_hv))
+    call = Call(Leaf.TDH_SYS_RD, Args(rdx=FIELD_MODULE_HV), Stub.RET, Wrap.PRERR_RET)
+    return Next("reads MODULE_HV", replace(task, pc="shutdown.read", call=call))
+
+
+@local("shutdown.read")
+def _shutdown_read(host: Host, cpu: int, task: Task) -> Next:
+    """The handoff version arrived, or did not: abort (merged), or warn and ask for 0 (v9, v10)."""
+    if task.ret is not Errno.OK:
+        if host.series.handoff is Handoff.READ_WARN:
+            host.warn("tdx_module_shutdown", "reading MODULE_HV failed", once=True)
+            return Next("no handoff version: warns", replace(task, pc="shutdown.call", data=0))
+        return Next(f"no handoff version: {task.ret}", replace(task, pc="update.ack"))
+    assert task.returned is not None
+    hv = task.returned.args.r8
+    return Next(f"handoff version {hv}", replace(task, pc="shutdown.call", data=hv))
+
+
+@local("shutdown.call")
+@implements("UPDATE.compat_flag", "RCX bit 16 asks the module to refuse while a TD is in a state that an update may "
+            "spoil; merged Linux never sets it", "LNX v3-v10 tdx.c")
+def _shutdown_call(host: Host, cpu: int, task: Task) -> Next:
+    """UPDATE.compat_flag."""
+    info = host.state.sysinfo
+    supported = info is not None and bool(info.features0 & FEATURES0_UPDATE_COMPATIBILITY)
+    flag = host.series.compat is Compat.ALWAYS or (host.series.compat is Compat.IF_SUPPORTED and supported)
+    rcx = task.data | (AVOID_COMPAT_SENSITIVE if flag else 0)
+    wrap = Wrap.PRERR if host.series.compat is Compat.ABSENT else Wrap.RAW
+    call = Call(Leaf.TDH_SYS_SHUTDOWN, Args(rcx=rcx), wrap=wrap)
+    return Next(f"TDH.SYS.SHUTDOWN(0x{rcx:X})", replace(task, pc="shutdown.returned", call=call))
+
+
+@local("shutdown.returned")
+def _shutdown_returned(host: Host, cpu: int, task: Task) -> Next:
+    """Refused: nothing changed.  Done: forget that the module and its CPUs were initialised."""
+    ret = task.ret
+    if host.series.compat is not Compat.ABSENT:
+        assert task.returned is not None
+        if task.returned.rax & TDX_SEAMCALL_STATUS_MASK == TDX_UPDATE_COMPAT_SENSITIVE:
+            return Next("a TD is in a sensitive state", replace(task, pc="update.ack", ret=Errno.EBUSY))
+        ret = prerr(host, Call(Leaf.TDH_SYS_SHUTDOWN), task.returned)
+    if ret is not Errno.OK:
+        return Next(f"the module refuses: {ret}", replace(task, pc="update.ack", ret=ret))
+    _forget(host)
+    return Next("the old module is shut down", replace(task, pc="update.ack", ret=ret))
+
+
+@implements("UPDATE.forget", "after SHUTDOWN the module state and the per-CPU flags of all possible CPUs are zeroed",
+            "LNX tdx.c tdx_module_shutdown")
+def _forget(host: Host) -> None:
+    """UPDATE.forget: v1-v5 cleared the flags of online CPUs only."""
+    status = "ERROR" if host.series.after_shutdown is AfterShutdown.ERROR else "UNINITIALIZED"
+    host.set(
+        module=ModuleState(status=status),
+        cpus=tuple(
+            replace(c, lp_initialized=False) if c.online or host.series.clears_possible else c
+            for c in host.state.cpus
+        ),
+    )
+
+
+# --- CPU_INIT: tdx_cpu_enable --------------------------------------------------------------------------------
+
+
+@local("enable.start")
+@implements("LNX.tdx_cpu_enable", "TDH.SYS.INIT once, then TDH.SYS.LP.INIT on each CPU; VMXON is somebody else's",
+            "LNX tdx.c tdx_cpu_enable")
+def _enable(host: Host, cpu: int, task: Task) -> Next:
+    """LNX.tdx_cpu_enable: nothing to do where the CPU's flag is set."""
+    if host.cpu(cpu).lp_initialized:
+        return Next("already initialised", replace(task, pc=task.then, ret=Errno.OK))
+    return Next("", replace(task, pc="enable.lock"))
+
+
+@may_wait("enable.lock")
+def _enable_lock(host: Host, cpu: int, task: Task) -> Next | str:
+    """sysinit_lock, raw."""
+    if host.state.sysinit_lock is not None:
+        return f"spins on sysinit_lock, held by CPU {host.state.sysinit_lock}"
+    host.set(sysinit_lock=cpu)
+    return Next("takes sysinit_lock", replace(task, pc="enable.sysinit"))
+
+
+@local("enable.sysinit")
+@implements("LNX.sysinit_once", "TDH.SYS.INIT is called once; later callers get its cached result", "LNX tdx.c")
+def _sysinit(host: Host, cpu: int, task: Task) -> Next:
+    """LNX.sysinit_once."""
+    module = host.state.module
+    if module.sysinit_done:
+        return Next(f"TDH.SYS.INIT was done: {module.sysinit_ret}",
+                    replace(task, pc="enable.unlock", ret=module.sysinit_ret))
+    return Next("", replace(task, pc="enable.sysinit_done", call=Call(Leaf.TDH_SYS_INIT)))
+
+
+@local("enable.sysinit_done")
+def _sysinit_done(host: Host, cpu: int, task: Task) -> Next:
+    """Cache the result; -ENODEV is the one result that is explained."""
+    if task.ret is Errno.ENODEV:
+        host.printk(TDX_PREFIX, "module not loaded")
+    host.set(module=replace(host.state.module, sysinit_done=True, sysinit_ret=task.ret))
+    return Next(f"remembers {task.ret}", replace(task, pc="enable.unlock"))
+
+
+@handler("enable.unlock")
+def _enable_unlock(host: Host, cpu: int, task: Task) -> Next:
+    """Release sysinit_lock; LP.INIT runs in parallel."""
+    host.set(sysinit_lock=None)
+    if task.ret is not Errno.OK:
+        return Next("releases sysinit_lock", replace(task, pc=task.then))
+    return Next("releases sysinit_lock", replace(task, pc="enable.done", call=Call(Leaf.TDH_SYS_LP_INIT)))
+
+
+@local("enable.done")
+def _enable_done(host: Host, cpu: int, task: Task) -> Next:
+    """The CPU's flag is set when LP.INIT succeeded."""
+    if task.ret is Errno.OK:
+        host.set_cpu(cpu, lp_initialized=True)
+    return Next(f"LP.INIT: {task.ret}", replace(task, pc=task.then))
+
+
+@local("enable.return")
+def _enable_return(host: Host, cpu: int, task: Task) -> Next:
+    """A task that only enables its CPU."""
+    return Next(f"returns {task.ret}", None, task.ret)
+
+
+# --- RUN_UPDATE ---------------------------------------------------------------------------------------------
+
+_VERSION_FIELDS = (FIELD_MINOR_VERSION, FIELD_MAJOR_VERSION, FIELD_UPDATE_VERSION)
+
+
+@local("run_update.updated")
+@implements("UPDATE.run_update", "TDH.SYS.UPDATE, then the three version fields are read again; nothing else is",
+            "LNX tdx.c tdx_module_run_update")
+def _updated(host: Host, cpu: int, task: Task) -> Next:
+    """UPDATE.run_update: no CONFIG, KEY.CONFIG or TDMR.INIT; sysinfo is not refreshed beyond the version."""
+    if task.ret is not Errno.OK:
+        return Next(f"TDH.SYS.UPDATE: {task.ret}", replace(task, pc="update.ack"))
+    if host.series.refresh is Refresh.VERSION_INSIDE:
+        return Next("reads the version", _read(task, 0))
+    return Next("initialised", _initialized(host, task))
+
+
+def _read(task: Task, index: int) -> Task:
+    call = Call(Leaf.TDH_SYS_RD, Args(rdx=_VERSION_FIELDS[index]), Stub.RET, Wrap.PRERR_RET)
+    return replace(task, pc="run_update.read", call=call, data=index)
+
+
+@local("run_update.read")
+def _version_read(host: Host, cpu: int, task: Task) -> Next:
+    """One of the three fields; a failure warns once, and the update counts as done all the same."""
+    if task.ret is not Errno.OK:
+        host.warn("tdx_module_run_update", "reading the version failed", once=True)
+        return Next("version not read: warns", _initialized(host, task))
+    assert task.returned is not None
+    _set_version(host, _VERSION_FIELDS[task.data], task.returned.args.r8)
+    if task.data + 1 < len(_VERSION_FIELDS):
+        return Next("version field", _read(task, task.data + 1))
+    return Next("version refreshed, initialised", _initialized(host, task))
+
+
+def _set_version(host: Host, field: int, value: int) -> None:
+    name = {FIELD_MINOR_VERSION: "minor", FIELD_MAJOR_VERSION: "major", FIELD_UPDATE_VERSION: "update"}[field]
+    assert host.state.sysinfo is not None
+    host.set(sysinfo=replace(host.state.sysinfo, **{name: value}))  # type: ignore[arg-type]
+
+
+def _initialized(host: Host, task: Task) -> Task:
+    host.set(module=replace(host.state.module, initialized=True, status="INITIALIZED"))
+    return replace(task, pc="update.ack", ret=Errno.OK)
+
+
+# --- begin, run, finish ---------------------------------------------------------------------------------------
+
+
+@implements("UPDATE.begin", "hotplug is held off, every online CPU enters the worker with interrupts off",
+            "LNX seamldr.c seamldr_install_module")
+def begin(host: Host, params: int) -> None:
+    """UPDATE.begin: state = SHUTDOWN, acks and failures 0; ``params``: physical address of SEAMLDR_PARAMS."""
+    if host.state.update is not None:
+        raise SeamrefError("an update is under way already")
+    cpus = host.online
+    lead = 0 if host.series.lead is Lead.CPU0 else cpus[0]
+    host.set(update=Control(params, cpus, lead), hotplug_readers=host.state.hotplug_readers + 1)
+    for cpu in cpus:
+        start(host, cpu, Task("update.observe"))
+        host.set_cpu(cpu, irqs_off=True)
+
+
+def is_finished(host: Host) -> bool:
+    """Whether every worker returned."""
+    return len(control(host).rets) == len(control(host).cpus)
+
+
+@implements("UPDATE.result", "stop_machine returns the last non-zero result that a worker recorded",
+            "LNX kernel/stop_machine.c", CHOSEN)
+def finish(host: Host) -> Errno:
+    """UPDATE.result: collect the workers, let hotplug go, and what some versions do afterwards."""
+    if not is_finished(host):
+        raise SeamrefError("finish before every worker returned")
+    shared = control(host)
+    ret = next((ret for _, ret in reversed(shared.rets) if ret is not Errno.OK), Errno.OK)
+    host.set(update=None, hotplug_readers=host.state.hotplug_readers - 1)
+    if ret is Errno.OK:
+        _refresh_outside(host)
+    elif host.series.failure_message and "update_failed" not in host.state.printed_once \
+            and not host.state.module.initialized:
+        host.set(printed_once=host.state.printed_once | {"update_failed"})
+        host.printk(SEAMLDR_PREFIX, UPDATE_FAILED)
+    return ret
+
+
+@implements("UPDATE.refresh_outside", "v2-v8 read the version again after stop_machine and printed old -> new",
+            "LNX v2-v8 tdx.c", CHOSEN)
+def _refresh_outside(host: Host) -> None:
+    """UPDATE.refresh_outside: the wording of the messages is ours."""
+    from seamref.host.tdx import read_sysinfo_field
+
+    rule = host.series.refresh
+    old = host.state.sysinfo
+    if rule in (Refresh.NOTHING, Refresh.VERSION_INSIDE) or old is None:
+        return
+    fields = _VERSION_FIELDS if rule is Refresh.VERSION_AND_HANDOFF else (FIELD_UPDATE_VERSION,)
+    for field in fields:
+        ret, value = read_sysinfo_field(host, 0, field)
+        if ret is Errno.OK:
+            _set_version(host, field, value)
+    if rule is Refresh.VERSION_AND_HANDOFF:
+        ret, value = read_sysinfo_field(host, 0, FIELD_MODULE_HV)
+        if ret is Errno.OK:
+            host.set(sysinfo=replace(host.state.sysinfo, module_hv=value))  # type: ignore[type-var]
+    now = host.state.sysinfo
+    assert now is not None
+    host.printk(TDX_PREFIX, f"module updated: {old.version} -> {now.version}")
+    if rule is not Refresh.UPDATE_VERSION_QUIET:
+        ret, features = read_sysinfo_field(host, 0, FIELD_TDX_FEATURES0)
+        if ret is Errno.OK and features != old.features0:
+            host.warn("tdx_module_run_update", f"TDX_FEATURES0 changed: 0x{old.features0:X} -> 0x{features:X}")
+
+
+class Finish(Enum):
+    """How an update ended that did not return an errno."""
+
+    HUNG = "stop_machine never returns: a processor went to shutdown in SEAM, the others wait for it"
+
+
+Schedule = Callable[[Host, tuple[int, ...]], int]
+"""Chooses the CPU that steps next among those that would get on."""
+
+
+def in_order(host: Host, ready: tuple[int, ...]) -> int:
+    """The lowest-numbered CPU runs as long as it can."""
+    return ready[0]
+
+
+def round_robin() -> Schedule:
+    """A schedule in which the CPUs take turns, one step each."""
+    last = -1
+
+    def choose(host: Host, ready: tuple[int, ...]) -> int:
+        nonlocal last
+        last = next((cpu for cpu in ready if cpu > last), ready[0])
+        return last
+
+    return choose
+
+
+def steps(host: Host, schedule: Schedule = in_order) -> Iterator[Stepped]:
+    """Step the workers until all returned, yielding what each step did; :class:`Stuck` when none can get on."""
+    waiting: dict[int, str] = {}
+    while not is_finished(host):
+        ready = tuple(c for c in control(host).cpus if host.cpu(c).tasks and c not in waiting)
+        if not ready:
+            blocked = tuple(step(host, c) for c in control(host).cpus if host.cpu(c).tasks)
+            if all(s.blocked for s in blocked):
+                raise Stuck(blocked)
+            waiting.clear()
+            yield from (s for s in blocked if not s.blocked)
+            continue
+        cpu = schedule(host, ready)
+        done = step(host, cpu)
+        if done.blocked:
+            waiting[cpu] = done.did
+        else:
+            waiting.clear()
+            yield done
+
+
+def run_update(host: Host, params: int, schedule: Schedule = in_order) -> Errno | Finish:
+    """begin, every step in the order the schedule gives, finish."""
+    begin(host, params)
+    try:
+        for _ in steps(host, schedule):
+            pass
+    except Stuck:
+        return Finish.HUNG
+    return finish(host)
+
+
+__all__ = [
+    "Control", "Finish", "UpdateState", "begin", "control", "finish", "in_order", "is_blocked", "is_finished",
+    "round_robin", "run_update", "step", "steps",
+]
