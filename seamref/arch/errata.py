@@ -1,4 +1,4 @@
-"""Where public sources disagree: 33 rows, each a knob that the machine obeys or a reason why there is none."""
+"""Where public sources disagree: 34 rows, each a knob that the machine obeys or a reason why there is none."""
 
 from __future__ import annotations
 
@@ -258,6 +258,14 @@ ERRATA: tuple[Erratum, ...] = (
         ("NPS, table comment: held for the whole run", "NPS, code: zeroed while held"),
         "the code",
         reason="the machine runs the steps of the code; the boot part shows the window",
+    ),
+    Erratum(
+        34,
+        "what MSR 0x1402 waits for",
+        ("X3: IA32_PRMRR_PHYSBASE[11] = 1", "ISS29: that bit is reserved; PHYSMASK[11], VALID, is meant",
+         "X2, PSL, NPS: no condition"),
+        "PHYSMASK[11]",
+        "seamextend_gate",
     ),
 )
 BY_NUMBER = {row.number: row for row in ERRATA}

@@ -88,6 +88,8 @@ _DEFAULTS: dict[str, Any] = {
     "senter_smi_inhibit": False,
     "ACMODEFLAG": False,
     "SENTERFLAG": False,
+    "acram": None,
+    "acram_base": 0,
     "ibrs_barriers": 0,
     "monitor_armed": False,
     "program": None,
@@ -166,6 +168,8 @@ class Lp:
     senter_smi_inhibit: bool
     ACMODEFLAG: bool
     SENTERFLAG: bool
+    acram: bytes | None
+    acram_base: int
     ibrs_barriers: int
     monitor_armed: bool
     program: str | None
@@ -230,6 +234,7 @@ class Lp:
         values = [getattr(self, name) for name in _DEFAULTS if name not in ("activity", "program_state")]
         return (
             self.id,
+            self.is_bsp,
             self.activity.value,
             *values,
             repr(self.program_state),

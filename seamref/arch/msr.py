@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from seamref.arch.lp import Lp
 from seamref.arch.outcome import Done, Fault, Vector
+from seamref.arch.revision import SeamextendGate
 from seamref.arch.structures import SEAMEXTEND
 from seamref.arch.trace import MsrWritten
 from seamref.layout import Bit
@@ -107,6 +108,9 @@ C, K, Z = Scope.CORE, Scope.PACKAGE, Scope.PLATFORM
 ANY, SEAM, LOADER, NEVER = Access.ANY, Access.SEAM, Access.LOADER, Access.NEVER
 
 DECLARED: tuple[Msr, ...] = (
+    Msr(0x1B, "IA32_APIC_BASE", C, ANY, ANY, "bit 8: bootstrap processor; software may write it", "SDM vol. 4", (
+        Bit("bsp", 8, 8), Bit("x2apic", 10, 10), Bit("enable", 11, 11), Bit("base", 51, 12)),
+        lambda p, lp: 0xFEE00C00 | lp.is_bsp << 8, 0xFF),
     Msr(0x3A, "IA32_FEATURE_CONTROL", C, ANY, ANY, "enables VMX and SMX", "SDM vol. 4", (
         Bit("lock", 0, 0), Bit("vmx_in_smx", 1, 1), Bit("vmx_outside_smx", 2, 2), Bit("senter", 14, 8),
         Bit("senter_global", 15, 15), Bit("sgx", 18, 18)), 0x4FF07),
@@ -146,7 +150,11 @@ DECLARED: tuple[Msr, ...] = (
     Msr(0x1F2, "IA32_SMRR_PHYSBASE", C, ANY, ANY, "SMM range base", "SDM vol. 4"),
     Msr(0x1F3, "IA32_SMRR_PHYSMASK", C, ANY, ANY, "SMM range mask", "SDM vol. 4", (
         Bit("lock", 10, 10), Bit("valid", 11, 11))),
+    Msr(0x1F5, "IA32_PRMRR_PHYS_MASK", C, ANY, ANY, "mask of processor reserved memory (set by BIOS)", "SDM vol. 4", (
+        Bit("lock", 10, 10), Bit("valid", 11, 11), Bit("mask", 51, 12)), 0xC00, lambda p: _above_maxpa(p) | 0x3FF),
     Msr(0x277, "IA32_PAT", C, ANY, ANY, "page attribute table", "SDM vol. 4", (), lambda p, lp: lp.pat),
+    Msr(0x2A0, "IA32_PRMRR_PHYS_BASE_0", C, ANY, ANY, "base of processor reserved memory (set by BIOS)", "SDM vol. 4", (
+        Bit("configured", 3, 3), Bit("base", 51, 12)), 0, lambda p: _above_maxpa(p) | 0xFF0),
     Msr(0x302, "BIOS_SE_SVN", Z, ANY, ANY, "SE SVNs that BIOS and ACMs set until locked", "NPS CodeStart.nasm", (
         Bit("patch_at_reset", 7, 0), Bit("sinit", 23, 16), Bit("bios_acm", 31, 24), Bit("btg", 39, 32),
         Bit("bios_guard", 47, 40), Bit("seamldr", 63, 56)), lambda p, lp: p.bios_se_svn),
@@ -166,6 +174,8 @@ DECLARED: tuple[Msr, ...] = (
         "X2 VMCS", (Bit("gpaw", 5, 5),), _vmx(0x492)),
     Msr(0x500, "IA32_SGX_SVN_STATUS", Z, ANY, NEVER, "lock and SVNs that decide which ACM may launch", "SDM vol. 4", (
         Bit("lock", 0, 0), Bit("sgx_svn_sinit", 23, 16), Bit("seamldr_svn", 63, 56)), _sgx_svn_status),
+    Msr(0x401, "IA32_MC0_STATUS", C, ANY, ANY, "machine check bank 0", "SDM vol. 4", (
+        Bit("uc", 61, 61, "uncorrected"), Bit("val", 63, 63, "valid"))),
     Msr(0x503, "SGX_DEBUG_MODE", Z, ANY, NEVER, "bit 1: debug unlocked", "PSL msr_defs.h", (
         Bit("npk_request", 0, 0), Bit("debug_unlock", 1, 1)), lambda p, lp: int(p.config.debug_unlocked) << 1),
     Msr(0x981, "IA32_TME_CAPABILITY", K, ANY, NEVER, "memory encryption capabilities", "TME section 4", (
@@ -194,6 +204,8 @@ BY_NAME: dict[str, Msr] = {msr.name: msr for msr in DECLARED}
 SEAMRR_BASE, SEAMRR_MASK, SEAMEXTEND_MSR, TME_ACTIVATE = 0x1400, 0x1401, 0x1402, 0x982
 BIOS_SE_SVN, BIOS_DONE, VMX_BASIC, MCG_STATUS = 0x302, 0x151, 0x480, 0x17A
 SPEC_CTRL, PRED_CMD, MISC_ENABLE, KEYID_PARTITIONING, SGX_DEBUG_MODE = 0x48, 0x49, 0x1A0, 0x87, 0x503
+
+PRMRR_BASE, PRMRR_MASK = 0x2A0, 0x1F5
 
 GP0 = Fault(Vector.GP, 0, "")
 
@@ -288,6 +300,13 @@ WRMSR: CheckTable[MsrAccess, Fault] = CheckTable("WRMSR", (
     Check("WRMSR.sub_block", "cache sub-block index not below the count",
           lambda c: c.address in (0x98, 0x99) and c.value >= c.platform.config.cache_sub_blocks, GP0, "X2 MSRs"),
     Check("WRMSR.seamrr_lock", "SEAMRR is locked", _seamrr_locked, GP0, "X2 SEAMRR; NPS SeamldrCore64.c"),
+    Check("WRMSR.seamextend_prmrr", "IA32_SEAMEXTEND while IA32_PRMRR_PHYS_MASK.VALID = 0",
+          lambda c: c.address == SEAMEXTEND_MSR and not c.platform.msr_value(c.lp, PRMRR_MASK) & 1 << 11, GP0,
+          "ISS29; X3 MSRs as corrected there",
+          applies=lambda r: r is None or r.seamextend_gate is SeamextendGate.PHYSMASK),
+    Check("WRMSR.seamextend_prmrr_base", "IA32_SEAMEXTEND while IA32_PRMRR_PHYS_BASE_0[11] = 0, as printed",
+          lambda c: c.address == SEAMEXTEND_MSR and not c.platform.msr_value(c.lp, PRMRR_BASE) & 1 << 11, GP0,
+          "X3 MSRs; ISS29", applies=lambda r: r is not None and r.seamextend_gate is SeamextendGate.PHYSBASE),
     Check("WRMSR.seamextend_buffer", "SEAMEXTEND buffer outside P_SEAMLDR_RANGE", _seamextend_buffer, GP0,
           "COR seam.c", CHOSEN),
     Check("WRMSR.tme_locked", "IA32_TME_ACTIVATE is locked", _tme_locked, GP0, "TME table 4-3",
@@ -343,7 +362,13 @@ def _seamextend(platform: Platform, lp: Lp, value: int) -> None:
     from seamref.arch.memory import Agent
 
     at = value & ~1
-    if value & 1:
+    if lp.acram is not None and lp.acram_base <= at <= lp.acram_base + len(lp.acram) - SEAMEXTEND.size:
+        inside = at - lp.acram_base  # an ACM's buffer is in the processor's own memory
+        if value & 1:
+            lp.acram = lp.acram[:inside] + platform.SEAMEXTEND + lp.acram[inside + SEAMEXTEND.size :]
+        else:
+            platform.set_SEAMEXTEND(lp, lp.acram[inside : inside + SEAMEXTEND.size])
+    elif value & 1:
         platform.store(Agent.CPU, at, platform.SEAMEXTEND, lp=lp)
     else:
         platform.set_SEAMEXTEND(lp, platform.bytes_at(Agent.CPU, at, SEAMEXTEND.size, lp=lp))
@@ -373,6 +398,10 @@ def _lp_register(name: str) -> Callable[[Platform, Lp, int], None]:
     return write
 
 
+def _apic_base(platform: Platform, lp: Lp, value: int) -> None:
+    lp.is_bsp = bool(value & 1 << 8)
+
+
 def _pred_cmd(platform: Platform, lp: Lp, value: int) -> None:
     if value & 1:
         lp.ibrs_barriers += 1
@@ -384,6 +413,7 @@ _EFFECTS: dict[int, Callable[[Platform, Lp, int], None]] = {
     BIOS_SE_SVN: _bios_se_svn,
     0x98: _flush,
     0x99: _flush,
+    0x1B: _apic_base,
     0x1D9: _lp_register("debugctl"),
     0x277: _lp_register("pat"),
     0xC0000080: _lp_register("efer"),

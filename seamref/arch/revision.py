@@ -28,6 +28,14 @@ class Integrity(Enum):
     AC = "access control"
 
 
+class SeamextendGate(Enum):
+    """Which register must say that processor reserved memory is protected before MSR 0x1402 works (errata 34)."""
+
+    NONE = "no condition"
+    PHYSMASK = "IA32_PRMRR_PHYS_MASK[11], VALID"
+    PHYSBASE = "IA32_PRMRR_PHYS_BASE_0[11], a reserved bit"
+
+
 class Denied(Enum):
     """What software outside SEAM gets from SEAMRR memory (no public text says; errata chapter)."""
 
@@ -60,6 +68,7 @@ class Revision:
     ``exit_bit29``             (27)  SEAMCALL records bit 29 in the exit reason
     ``enteraccs_needs_seamrr`` (28)  ENTERACCS faults when SEAMRR is disabled
     ``pconfig_needs_seam``     (30)  PCONFIG cannot be executed outside SEAM at all
+    ``seamextend_gate``        (34)  what must be set before IA32_SEAMEXTEND works
     ``integrity``                    Li, Ci or AC
     ``denied``                       what SEAMRR memory answers outside SEAM
     ``locked_se_svn_write_gp``       WRMSR BIOS_SE_SVN after lock is #GP(0) (else ignored)
@@ -87,6 +96,7 @@ class Revision:
     exit_bit29: bool = True
     enteraccs_needs_seamrr: bool = False
     pconfig_needs_seam: bool = False
+    seamextend_gate: SeamextendGate = SeamextendGate.PHYSMASK
     integrity: Integrity = Integrity.LI
     denied: Denied = Denied.ABORT_PAGE
     locked_se_svn_write_gp: bool = False
@@ -108,6 +118,7 @@ REV_343754_002 = replace(
     verifyreport_versions=(0,),
     pconfig_private_gp=False,
     seamrr_ac_unlock=False,
+    seamextend_gate=SeamextendGate.NONE,
 )
 """The pseudo-code of the May 2021 document as printed."""
 

@@ -43,6 +43,7 @@ from seamref.arch.vmx import (
     save_guest_state,
     vm_exit,
 )
+from seamref.errors import NotModelled
 from seamref.spec import CHOSEN, MEASURED, Check, CheckTable, clause, implements
 
 if TYPE_CHECKING:
@@ -131,7 +132,8 @@ def seam_cvp(platform: Platform, lp: Lp) -> int:
 def p_seamldr_cvp(platform: Platform) -> int:
     """P_SEAMLDR_CVP: physical address of P-SEAMLDR's transfer VMCS."""
     held = platform.p_seamldr_range
-    assert held is not None, "P_SEAMLDR_READY without P_SEAMLDR_RANGE"
+    if held is None:
+        raise NotModelled("P_SEAMLDR_READY on a platform where MCHECK never told P_SEAMLDR_RANGE", "P_SEAMLDR_CVP")
     return held.base + 0x1000
 
 
