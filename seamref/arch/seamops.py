@@ -14,6 +14,7 @@ from seamref.arch.outcome import Done, Fault, Vector
 from seamref.arch.paging import translate
 from seamref.arch.structures import REPORTMACSTRUCT, REPORTTYPE, SEAMEXTEND, TEE_TCB_INFO
 from seamref.arch.trace import InstructionEnded
+from seamref.errors import SeamrefError
 from seamref.spec import MEASURED, Check, CheckTable, clause, implements
 
 if TYPE_CHECKING:
@@ -150,7 +151,8 @@ def _injected(platform: Platform, leaf: str) -> tuple[SeamopsStatus, tuple[int, 
     if answer is None:
         return None
     name, status, *more = answer
-    assert name == leaf, f"injected answer for {name}, but {leaf} was executed"
+    if name != leaf:
+        raise SeamrefError(f"injected SEAMOPS answer is for {name}, but {leaf} was executed")
     return SeamopsStatus(status), tuple(more)
 
 

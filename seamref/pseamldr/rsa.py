@@ -1,26 +1,17 @@
 """RSA-3072 with PKCS#1 v1.5 and SHA-384, as the loader's crypto library verifies it.
 
-Python integers and :mod:`hashlib`; memoised, because a session of INSTALL on 448 processors verifies one signature
-and an explorer verifies the same one a million times.
+Memoised (:mod:`seamref.arch.rsa`), because a session of INSTALL on 448 processors verifies one signature.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
-from hashlib import sha384
-
+from seamref.arch.rsa import DIGEST_INFO, EXPONENT, PREFIX, SIZE, encoded_message, power
 from seamref.errors import SeamrefError
 from seamref.spec import MEASURED, implements
 
-SIZE = 384
-"""Bytes of a modulus and of a signature."""
-
-EXPONENT = 0x10001
-
-DIGEST_INFO = bytes.fromhex("3041300d060960864801650304020205000430")
-"""DER of the DigestInfo of SHA-384, up to the hash: parameters are an explicit NULL (RFC8017 section 9.2)."""
-
-PREFIX = b"\x00\x01" + b"\xff" * (SIZE - 3 - len(DIGEST_INFO) - 48) + b"\x00" + DIGEST_INFO
+__all__ = [
+    "DIGEST_INFO", "EXPONENT", "PREFIX", "SIZE", "encoded_message", "power", "reduce_signature", "verify",
+]
 
 
 @implements("RSA.verify", "s^e mod n, 384 bytes big-endian, is 00 01 FF*314 00, DigestInfo of SHA-384, hash: every "
@@ -50,14 +41,3 @@ def verify(modulus: bytes, signature: bytes, message: bytes, *, exponent: int = 
 def reduce_signature(s: int, n: int) -> int:
     """RSA.reduced: the signature that Intel's library goes on with."""
     return s % n
-
-
-@lru_cache(maxsize=4096)
-def power(s: int, e: int, n: int) -> int:
-    """s^e mod n, remembered."""
-    return pow(s, e, n)
-
-
-def encoded_message(message: bytes) -> bytes:
-    """EMSA-PKCS1-v1_5 of a message for RSA-3072 and SHA-384: 384 bytes, big-endian (RFC8017 section 9.2)."""
-    return PREFIX + sha384(message).digest()

@@ -1,0 +1,87 @@
+"""The module's transfer VMCSs, one for each addressable processor, written with plain stores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from seamref.arch.vmcs import get, put
+from seamref.arch.vmx import NON_CANONICAL_RIP
+from seamref.pseamldr.api import PAGE
+from seamref.pseamldr.build import R10
+from seamref.pseamldr.memory_constants import MemoryConstants
+from seamref.pseamldr.memory_map import ModuleRegion
+from seamref.spec import MEASURED, implements
+
+_SRC = "PSL src/common/data_structures/seam_vmcs_setup.c"
+
+CR0, CR4 = 0x80010031, 0xB526A8
+EXIT_CONTROLS, ENTRY_CONTROLS = 0x573C1204, 0x007EE004
+HOST_PAT, HOST_S_CET, HOST_EFER = 0x0006060606060606, 0x15, 0xD00
+SELECTORS = {"cs": 0x08, "ss": 0x10, "fs": 0x18, "gs": 0x18, "tr": 0x20}
+
+VMX_MSRS = (0x480, 0x486, 0x487, 0x488, 0x489, 0x48D, 0x48E, 0x48F, 0x490)
+"""The capability MSRs that are read, in order."""
+
+
+@implements("VMCS.common", "controls and host state that do not depend on where the module lies", _SRC, MEASURED)
+def common_fields(msrs: Mapping[int, int]) -> dict[str, int]:
+    """VMCS.common: field values from the VMX capability MSRs (address -> value)."""
+    low = 0xFFFFFFFF
+    return {
+        "revision_id": msrs[0x480] & 0x7FFFFFFF,
+        "guest_rip": NON_CANONICAL_RIP,
+        "host_cr0": CR0 | (msrs[0x486] & msrs[0x487]),
+        "host_cr4": CR4 | (msrs[0x488] & msrs[0x489]),
+        **{f"host_{name}_selector": value for name, value in SELECTORS.items()},
+        "host_ia32_pat": HOST_PAT,
+        "host_ia32_s_cet": HOST_S_CET,
+        "host_ia32_efer": HOST_EFER,
+        "exit_ctls": (msrs[0x48F] & low | EXIT_CONTROLS) & msrs[0x48F] >> 32,
+        "entry_ctls": (msrs[0x490] & low | ENTRY_CONTROLS) & msrs[0x490] >> 32,
+        "pin_based": msrs[0x48D] & low,
+        "proc_based": msrs[0x48E] & low,
+    }
+
+
+def module_fields(plan: MemoryConstants, rip_offset: int, revision: str) -> dict[str, int]:
+    """The fields of the first processor's VMCS that depend on the plan."""
+    fields = {
+        "host_cr3": plan.pml4_physbase,
+        "host_rip": (plan.code_region_linbase + rip_offset) & (1 << 64) - 1,
+        "host_fs_base": plan.sysinfo_table_linbase,
+        "host_rsp": plan.stack_region_linbase + plan.data_stack_size - 8,
+        "host_ssp": plan.stack_region_linbase + plan.lp_stack_size - 8,
+        "host_gs_base": plan.data_region_linbase + plan.handoff_data_size,
+    }
+    if revision != R10:
+        fields["host_idtr_base"], fields["host_gdtr_base"] = plan.idt_linbase, plan.gdt_linbase
+    return fields
+
+
+@implements("VMCS.setup", "processor 0's VMCS field by field; the others are copies of its first IA32_VMX_BASIC[44:32] "
+            "bytes, with their own RSP, SSP and GS base", _SRC, MEASURED)
+def set_up_vmcss(
+    region: ModuleRegion, plan: MemoryConstants, rip_offset: int, rdmsr: Callable[[int], int], revision: str
+) -> None:
+    """VMCS.setup: VMCSs at SEAMRR.BASE + 4096 + i * 4096 for i below the number of addressable processors.
+
+    A region size that ends before a field loses it in every VMCS but the first.
+    """
+    msrs = {address: rdmsr(address) for address in VMX_MSRS}
+    base = plan.seamrr_base + PAGE
+    area = bytearray(region.read(base, plan.vmcs_region_size))
+    first = area[:PAGE]
+    for name, value in {**common_fields(msrs), **module_fields(plan, rip_offset, revision)}.items():
+        put(first, name, value)
+    area[:PAGE] = first
+    size = msrs[0x480] >> 32 & 0x1FFF
+    copied = bytes(first[:size])
+    rsp, ssp, gs = get(first, "host_rsp"), get(first, "host_ssp"), get(first, "host_gs_base")
+    for i in range(1, plan.num_addressable_lps):
+        page = area[i * PAGE : (i + 1) * PAGE]
+        page[: len(copied)] = copied
+        put(page, "host_rsp", rsp + i * plan.lp_stack_size)
+        put(page, "host_ssp", ssp + i * plan.lp_stack_size)
+        put(page, "host_gs_base", gs + i * plan.local_data_size)
+        area[i * PAGE : (i + 1) * PAGE] = page
+    region.write(base, area)
