@@ -1,0 +1,411 @@
+"""What user space sees: the tdx-host device, its files, and the firmware-upload interface.
+
+``Upload`` is the generic firmware loader's record, :class:`Sysfs` the tree of files with modes, contents and errors,
+:class:`Terminal` a root shell that knows `echo`, `cat`, `ls` and `dmesg`.  The update runs in a worker, after the
+writer of ``loading`` returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from seamref.errors import SeamrefError
+from seamref.host.abi import ERRNO_TEXT, FEATURES0_TD_PRESERVING, Errno
+from seamref.host.install import seamldr_install_module
+from seamref.host.kernel import Host
+from seamref.host.seamldr import seamldr_get_info
+from seamref.host.series import KernelSeries, Vmcs
+from seamref.host.update import Finish, Schedule, in_order
+from seamref.layout import Record
+from seamref.spec import Check, CheckTable, clause, implements
+
+
+class Status(Enum):
+    """What ``status`` says."""
+
+    IDLE = "idle"
+    RECEIVING = "receiving"
+    PREPARING = "preparing"
+    TRANSFERRING = "transferring"
+    PROGRAMMING = "programming"
+
+
+class FwError(Enum):
+    """What ``error`` says behind the colon."""
+
+    HW_ERROR = "hw-error"
+    TIMEOUT = "timeout"
+    CANCELED = "user-abort"
+    BUSY = "device-busy"
+    INVALID_SIZE = "invalid-file-size"
+    RW_ERROR = "read-write-error"
+    WEAROUT = "flash-wearout"
+    FW_INVALID = "firmware-invalid"
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One upload directory.
+
+    ``loading``    data are being collected
+    ``buffer``     what was written to ``data``
+    ``remaining``  bytes not yet transferred; left as it is by an error
+    ``canceled``   somebody wrote 1 to ``cancel`` (v1-v3 look at it before they start)
+    ``hung``       the worker never came back
+    """
+
+    name: str
+    loading: bool = False
+    buffer: bytes = b""
+    data: bytes = b""
+    status: Status = Status.IDLE
+    error: tuple[Status, FwError] | None = None
+    remaining: int = 0
+    canceled: bool = False
+    hung: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """``tdx_host``: whether updates were supported when it was created, and what v1 read once."""
+
+    updates: bool
+    read_once: tuple[tuple[str, str], ...] = ()
+
+
+SUPPORTED: CheckTable[Host, bool] = CheckTable("tdx_host supported", (
+    Check("SUPPORTED.sysinfo", "no system information: the module is not initialised",
+          lambda h: h.state.sysinfo is None, False, "LNX tdx-host.c"),
+    Check("SUPPORTED.td_preserving", "TDX_FEATURES0 bit 1 (TD_PRESERVING) is 0",
+          lambda h: h.state.sysinfo is not None and not h.state.sysinfo.features0 & FEATURES0_TD_PRESERVING, False,
+          "LNX tdx-host.c"),
+    Check("SUPPORTED.erratum", "SEAMRET invalidates the current VMCS on this CPU (seamret_invd_vmcs)",
+          lambda h: "seamret_invd_vmcs" in h.state.bugs, False, "LNX tdx-host.c",
+          applies=lambda s: s.vmcs in (Vmcs.HIDDEN, Vmcs.HIDDEN_WARN)),
+), "Why no P-SEAMLDR attribute and no upload directory is there; asked once, when the device is created.")
+
+
+PROBE: CheckTable[Host, Errno] = CheckTable("tdx_host probe", (
+    Check("PROBE.feature", "the CPU has no TDX host platform", lambda h: "tdx_host_platform" not in h.state.features,
+          Errno.ENODEV, "LNX tdx-host.c"),
+    Check("PROBE.initialized", "the module is not initialised", lambda h: not h.state.module.initialized,
+          Errno.ENODEV, "LNX tdx-host.c"),
+), "Loading the tdx-host driver.")
+
+
+def probe(host: Host) -> Errno:
+    """Load the tdx-host driver: create the device, and the upload directory where updates are supported."""
+    row = PROBE.decide(host)
+    if row is not None:
+        return row.result
+    updates = SUPPORTED.decide(host, host.series) is None
+    read_once: tuple[tuple[str, str], ...] = ()
+    series = host.series
+    if updates and series.name == "v1":
+        ret, info = seamldr_get_info(host)
+        if info is None:
+            return ret
+        read_once = (("version", _version(series, info)), ("num_remaining_updates", f"{info.num_remaining_updates}\n"))
+    uploads = updates
+    if updates and series.hides_when_none_remain:
+        ret, info = seamldr_get_info(host)
+        uploads = info is not None and info.num_remaining_updates > 0
+    host.set(device=Device(updates, read_once), upload=Upload(series.upload_name) if uploads else None)
+    return Errno.OK
+
+
+def _version(series: KernelSeries, info: Record) -> str:
+    update = f"{info.update_version:02}" if series.update_print.endswith("02u") else f"{info.update_version}"
+    return f"{info.major_version}.{info.minor_version}.{update}\n"
+
+
+# --- the upload directory -------------------------------------------------------------------------------------
+
+
+def upload(host: Host) -> Upload:
+    """The upload record."""
+    held: Upload | None = host.state.upload
+    if held is None:
+        raise SeamrefError("no upload directory is registered")
+    return held
+
+
+def _set(host: Host, **changes: object) -> None:
+    host.set(upload=replace(upload(host), **changes))  # type: ignore[arg-type]
+
+
+@implements("FW.loading", "1 starts collecting, 0 ends it and starts the worker, -1 throws it away",
+            "LNX sysfs_upload.c")
+def write_loading(host: Host, text: str) -> Errno:
+    """FW.loading: -EBUSY while an upload runs; empty data start nothing."""
+    up = upload(host)
+    try:
+        value = int(text.strip(), 10)
+    except ValueError:
+        return Errno.EINVAL
+    match value:
+        case 1:
+            if up.status is Status.IDLE:
+                _set(host, loading=True, buffer=b"")
+        case 0 if up.loading:
+            return _start(host, up)
+        case 0 if up.status is not Status.IDLE:
+            return Errno.EBUSY
+        case _:
+            _set(host, loading=False, buffer=b"")
+    return Errno.OK
+
+
+def _start(host: Host, up: Upload) -> Errno:
+    if up.status is not Status.IDLE:
+        return Errno.EBUSY
+    if not up.buffer:
+        _set(host, loading=False)
+        return Errno.OK
+    _set(host, loading=False, buffer=b"", data=up.buffer, status=Status.RECEIVING, error=None,
+         remaining=len(up.buffer), canceled=False)
+    return Errno.OK
+
+
+@implements("FW.data", "bytes are collected between the two writes of loading", "LNX sysfs_upload.c")
+def write_data(host: Host, data: bytes) -> Errno:
+    """FW.data: -ENODEV when nothing is being collected."""
+    up = upload(host)
+    if not up.loading:
+        return Errno.ENODEV
+    _set(host, buffer=up.buffer + data)
+    return Errno.OK
+
+
+@implements("FW.cancel", "a true value cancels; -ENODEV when idle, -EINVAL for anything else", "LNX sysfs_upload.c")
+def write_cancel(host: Host, text: str) -> Errno:
+    """FW.cancel: merged Linux has nothing behind it, an update under way cannot be stopped."""
+    if text.strip().lower() not in ("1", "y", "yes", "t", "true", "on"):
+        return Errno.EINVAL
+    if upload(host).status is Status.IDLE:
+        return Errno.ENODEV
+    if host.series.can_cancel:
+        _set(host, canceled=True)
+    return Errno.OK
+
+
+@implements("FW.error", "empty, or the status at the failure and the error; -EBUSY unless idle", "LNX sysfs_upload.c")
+def read_error(host: Host) -> str | Errno:
+    """FW.error."""
+    up = upload(host)
+    if up.status is not Status.IDLE:
+        return Errno.EBUSY
+    return f"{up.error[0].value}:{up.error[1].value}\n" if up.error else ""
+
+
+clause("FW.worker", "prepare, write, poll_complete; progress RECEIVING, PREPARING, TRANSFERRING, PROGRAMMING, idle",
+       "LNX sysfs_upload.c")
+
+
+def is_working(host: Host) -> bool:
+    """Whether the worker has something to do and would get on with it."""
+    up: Upload | None = host.state.upload
+    return up is not None and up.status is not Status.IDLE and not up.hung
+
+
+@implements("FW.worker")
+def work(host: Host, schedule: Schedule = in_order) -> Status:
+    """FW.worker: one stage of it; the stage TRANSFERRING is the whole update."""
+    up = upload(host)
+    match up.status:
+        case Status.IDLE:
+            return up.status
+        case Status.RECEIVING:
+            _set(host, status=Status.PREPARING)
+        case Status.PREPARING:
+            _set(host, status=Status.TRANSFERRING)
+        case Status.TRANSFERRING:
+            _transfer(host, up, schedule)
+        case Status.PROGRAMMING:
+            _set(host, status=Status.IDLE, data=b"")
+    return upload(host).status
+
+
+def _transfer(host: Host, up: Upload, schedule: Schedule) -> None:
+    ret = Errno.ECANCELED if up.canceled else seamldr_install_module(host, up.data, schedule)
+    if isinstance(ret, Finish):
+        _set(host, hung=True)
+    elif ret is Errno.OK:
+        _set(host, status=Status.PROGRAMMING, remaining=0)
+    else:
+        failed = FwError(host.series.fw_error(ret.name))
+        _set(host, status=Status.IDLE, error=(Status.TRANSFERRING, failed), data=b"")
+
+
+def work_to_end(host: Host, schedule: Schedule = in_order) -> None:
+    """Run the worker until it is idle or hangs."""
+    while is_working(host):
+        work(host, schedule)
+
+
+# --- the files ----------------------------------------------------------------------------------------------
+
+Read = Callable[[Host], "str | Errno"]
+Write = Callable[[Host, bytes], Errno]
+FAUX = "/sys/devices/faux/tdx_host"
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One attribute: permission bits, what reading gives, what writing does."""
+
+    mode: int
+    read: Read | None = None
+    write: Write | None = None
+
+
+def _text(function: Callable[[Host, str], Errno]) -> Write:
+    return lambda host, data: function(host, data.decode("ascii", "replace"))
+
+
+def read_version(host: Host) -> str | Errno:
+    """``version``: the running module; ENXIO once an update left none."""
+    if not host.state.module.initialized or host.state.sysinfo is None:
+        return Errno.ENXIO
+    return host.state.sysinfo.version + "\n"
+
+
+def _seamldr_file(name: str) -> Read:
+    def read(host: Host) -> str | Errno:
+        device: Device = host.state.device
+        for known, text in device.read_once:
+            if known == name:
+                return text
+        ret, info = seamldr_get_info(host)
+        if info is None:
+            return ret
+        return _version(host.series, info) if name == "version" else f"{info.num_remaining_updates}\n"
+
+    return read
+
+
+def files(host: Host) -> dict[str, File]:
+    """Every file that exists now, by path."""
+    device: Device | None = host.state.device
+    found: dict[str, File] = {}
+    if device is None:
+        return found
+    root = FAUX if host.series.name != "v1" else "/sys/devices/virtual/tdx/tdx_tsm"
+    found[f"{root}/version"] = File(0o444, read_version)
+    if device.updates:
+        where, mode = host.series.seamldr_dir, host.series.seamldr_mode
+        prefix = "seamldr_" if where == FAUX else ""
+        found[f"{where}/{prefix}version"] = File(mode, _seamldr_file("version"))
+        found[f"{where}/num_remaining_updates"] = File(mode, _seamldr_file("num_remaining_updates"))
+    up: Upload | None = host.state.upload
+    if up is not None:
+        here = f"/sys/class/firmware/{up.name}"
+        found |= {
+            f"{here}/loading": File(0o644, lambda h: f"{int(upload(h).loading)}\n", _text(write_loading)),
+            f"{here}/data": File(0o644, lambda h: "", write_data),
+            f"{here}/status": File(0o444, lambda h: upload(h).status.value + "\n"),
+            f"{here}/error": File(0o444, read_error),
+            f"{here}/cancel": File(0o200, None, _text(write_cancel)),
+            f"{here}/remaining_size": File(0o444, lambda h: f"{upload(h).remaining}\n"),
+        }
+    return found
+
+
+# --- a shell --------------------------------------------------------------------------------------------------
+
+
+class Terminal:
+    """A shell on the host: ``run`` takes a command line and gives what it prints.
+
+    Commands: ``echo WORD > FILE``, ``cat FILE...``, ``cat LOCAL > FILE``, ``ls DIR``, ``cd DIR``, ``dmesg``.  ``local``
+    are files of the user (images); ``root=False`` is somebody else.  The worker runs after each command, or stage by
+    stage through ``work`` when ``hold`` is set.
+    """
+
+    def __init__(
+        self, host: Host, local: dict[str, bytes] | None = None, *, root: bool = True, hold: bool = False,
+        schedule: Schedule = in_order,
+    ) -> None:
+        self.host = host
+        self.local = local or {}
+        self.root = root
+        self.hold = hold
+        self.schedule = schedule
+        self.cwd = "/root"
+        self.read_log = len(host.state.dmesg)
+
+    def session(self, *lines: str) -> str:
+        """Several commands, with prompts, as a terminal shows them."""
+        shown: list[str] = []
+        for line in lines:
+            shown.append(f"{'#' if self.root else '$'} {line}")
+            output = self.run(line)
+            if output:
+                shown.append(output.rstrip("\n"))
+        return "\n".join(shown)
+
+    def run(self, line: str) -> str:
+        """One command line, without prompt; ``;`` and ``&&`` are not known, ``#`` starts a comment."""
+        words = line.split("#")[0].split()
+        if not words:
+            return ""
+        output = self._command(words)
+        if not self.hold:
+            work_to_end(self.host, self.schedule)
+        return output
+
+    def _command(self, words: list[str]) -> str:
+        match words:
+            case ["cd", path]:
+                self.cwd = self._path(path)
+                return ""
+            case ["ls", *paths]:
+                return self._ls(self._path(paths[0]) if paths else self.cwd)
+            case ["dmesg"]:
+                return "\n".join(self.host.state.dmesg)
+            case ["echo", *text, ">", path]:
+                return self._write("bash: line 1: echo", path, (" ".join(text) + "\n").encode())
+            case ["cat", source, ">", path]:
+                return self._copy(source, path)
+            case ["cat", *paths] if paths and ">" not in paths:
+                return "".join(self._cat(path) for path in paths)
+            case _:
+                return f"bash: {words[0]}: command not found"
+
+    def _path(self, path: str) -> str:
+        return path.rstrip("/") if path.startswith("/") else f"{self.cwd}/{path}"
+
+    def _cat(self, path: str) -> str:
+        file = files(self.host).get(self._path(path))
+        if file is None:
+            return f"cat: {path}: No such file or directory\n"
+        if file.read is None or (not self.root and not file.mode & 0o004):
+            return f"cat: {path}: {ERRNO_TEXT[Errno.EACCES]}\n"
+        text = file.read(self.host)
+        return f"cat: {path}: {ERRNO_TEXT[text]}\n" if isinstance(text, Errno) else text
+
+    def _copy(self, source: str, path: str) -> str:
+        if source not in self.local:
+            return f"cat: {source}: No such file or directory"
+        return self._write("cat", path, self.local[source])
+
+    def _write(self, who: str, path: str, data: bytes) -> str:
+        file = files(self.host).get(self._path(path))
+        if file is None:
+            return f"bash: {path}: No such file or directory"
+        if not self.root and not file.mode & 0o002:
+            return f"bash: {path}: {ERRNO_TEXT[Errno.EACCES]}"
+        if file.write is None:
+            return f"{who}: write error: {ERRNO_TEXT[Errno.EIO]}"
+        ret = file.write(self.host, data)
+        return "" if ret is Errno.OK else f"{who}: write error: {ERRNO_TEXT[ret]}"
+
+    def _ls(self, path: str) -> str:
+        names = sorted({
+            known[len(path) + 1 :].split("/")[0] for known in files(self.host) if known.startswith(path + "/")
+        })
+        if path == f"{FAUX}/firmware" or not names:
+            return f"ls: cannot access '{path}': No such file or directory"
+        return "  ".join(names)
