@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 
 @dataclass(frozen=True)
 class Bench:
-    """One measurement: ``run`` does the work ``count`` times, in ``unit``s; ``against`` names another to compare with."""
+    """One measurement: ``run`` does the work ``count`` times; ``against`` names another to compare with."""
 
     name: str
     run: Callable[[], object]
