@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
                  "against": [{"clause": row.id, "says": row.says, "because": row.result.value} for row in c.against]}
                 for c in candidates
             ],
-            "script": {"newest": newest.version if newest else None, "installs": installs.version if installs else None},
+            "script": {"newest": newest and newest.version, "installs": installs and installs.version},
             "flaws": [{"number": f.number, "says": f.says, "consequence": f.consequence} for f in flaws],
         }, indent=1))
         return 0 if choice else 1

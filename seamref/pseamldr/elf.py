@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from seamref.errors import SeamrefError
 from seamref.layout import Buffer, Field, Layout, Raw, u8, u16, u32, u64
-from seamref.spec import Check, CheckTable, implements
+from seamref.spec import CHOSEN, Check, CheckTable, implements
 
 PAGE = 4096
 M64 = (1 << 64) - 1
@@ -186,7 +186,24 @@ class ElfRefused:
     count: int
 
 
-ElfOutcome: TypeAlias = Relocated | ElfRefused
+@dataclass(frozen=True, slots=True)
+class ElfFatal:
+    """A relocation set sh_entsize of its own section header (at ``at``) to 0: the loader divides by it, #DE."""
+
+    at: int
+    count: int
+
+
+ElfOutcome: TypeAlias = Relocated | ElfRefused | ElfFatal
+
+
+def peek_section(image: Buffer, name: str, at: int) -> int:
+    """A field of the section header at ``at``, as it is in memory now."""
+    where, size = _SHDR_AT[name]
+    return int.from_bytes(image[at + where : at + where + size], "little")
+
+
+_SHDR_AT = {field.name: (ELF64_SHDR.offset_of(field.name), field.type.size) for field in ELF64_SHDR.fields}
 
 
 @implements("ELF.relocate", "header, then section headers in order, then each one's relocations in order: each is "
@@ -194,8 +211,9 @@ ElfOutcome: TypeAlias = Relocated | ElfRefused
 def relocate(image: bytearray, load_address: int) -> ElfOutcome:
     """ELF.relocate: patch an image of whole pages in place for ``load_address`` (bytes).
 
-    An image without pages has no header: ELF.magic.  Header and tables are read from the memory that is being
-    patched, with no second look at what was checked before.
+    An image without pages has no header: ELF.magic.  Header, section headers and relocations are read, field by
+    field and each time they are needed, from the memory that is being patched: a relocation that hits them changes
+    what follows (PSLV), with no second look at what was checked before.
     """
     size = len(image)
     if size % PAGE:
@@ -203,40 +221,52 @@ def relocate(image: bytearray, load_address: int) -> ElfOutcome:
     refused = ELF_HEADER.decide(ElfHeader(bytes(image[:16]).ljust(16, b"\0")))
     if refused is not None:
         return ElfRefused(refused.result, refused.id, 0, 0)
-    header = ELF64_EHDR.decode(image)
     count = 0
-    idle_at, idle_count = -1, 0  # the section header whose pass, just before, changed nothing
-    for i in range(header.e_shnum):
-        at = (header.e_shoff + i * header.e_shentsize) & M64
+    i = 0
+    while i < ELF64_EHDR.peek(image, "e_shnum"):
+        entry_size = ELF64_EHDR.peek(image, "e_shentsize")
+        at = (ELF64_EHDR.peek(image, "e_shoff") + i * entry_size) & M64
         outside = ELF_SECTION.decide(ElfSection(size, at))
         if outside is not None:
             return ElfRefused(outside.result, outside.id, at, count)
-        if at == idle_at:
-            count += (header.e_shnum - i) * idle_count  # the same header again, to the same effect each time
-            break
-        section = ELF64_SHDR.decode(image, at)
-        if section.sh_type != SHT_RELA:
+        i += 1
+        if peek_section(image, "sh_type", at) != SHT_RELA:
             continue
-        before = bytes(image) if header.e_shentsize == 0 else b""
-        done = _relocate_section(image, load_address, section.sh_addr, section.sh_size, section.sh_entsize, at)
+        before = bytes(image) if entry_size == 0 else b""
+        done = _relocate_section(image, load_address, at)
         count += done.count
         if isinstance(done, ElfRefused):
             return ElfRefused(done.error, done.clause, done.at, count)
-        if header.e_shentsize == 0 and image == before:
-            idle_at, idle_count = at, done.count
+        if isinstance(done, ElfFatal):
+            return ElfFatal(done.at, count)
+        if entry_size == 0 and image == before:
+            # The same header again, and a pass that changed nothing: so will each of the passes that are left.
+            count += (ELF64_EHDR.peek(image, "e_shnum") - i) * done.count
+            break
     return Relocated(count)
 
 
-def _relocate_section(image: bytearray, load: int, addr: int, size: int, entsize: int, at: int) -> ElfOutcome:
-    """The relocations of one section, until one is refused."""
-    refused = ELF_RELA_SECTION.decide(entsize)
+def _relocate_section(image: bytearray, load: int, at: int) -> ElfOutcome:
+    """The relocations of the section whose header is at ``at``, until one is refused."""
+    refused = ELF_RELA_SECTION.decide(peek_section(image, "sh_entsize", at))
     if refused is not None:
         return ElfRefused(refused.result, refused.id, at, 0)
-    for k in range(size // entsize):
-        relocation = ElfRelocation(image, (addr + k * entsize) & M64, entsize)
+    k = 0
+    while entsize := peek_section(image, "sh_entsize", at):
+        if k >= peek_section(image, "sh_size", at) // entsize:
+            return Relocated(k)
+        relocation = ElfRelocation(image, (peek_section(image, "sh_addr", at) + k * entsize) & M64, entsize)
         bad = ELF_RELOCATION.decide(relocation)
         if bad is not None:
             return ElfRefused(bad.result, bad.id, relocation.at, k)
         offset = relocation.field("r_offset")
         image[offset : offset + 8] = ((load + relocation.field("r_addend")) & M64).to_bytes(8, "little")
-    return Relocated(size // entsize)
+        k += 1
+    return divide_by_zero(at, k)
+
+
+@implements("ELF.divide", "the number of relocations is computed anew before each: a zero sh_entsize is a divide error",
+            _SRC, CHOSEN)
+def divide_by_zero(at: int, count: int) -> ElfFatal:
+    """ELF.divide: #DE in SEAM root, without an IDT a shutdown."""
+    return ElfFatal(at, count)

@@ -26,7 +26,7 @@ from seamref.pseamldr.api import (
 )
 from seamref.pseamldr.build import R10
 from seamref.pseamldr.data import Call
-from seamref.pseamldr.elf import ElfOutcome, ElfRefused, Relocated, relocate
+from seamref.pseamldr.elf import ElfFatal, ElfOutcome, ElfRefused, relocate
 from seamref.pseamldr.hpa import is_shared_hpa
 from seamref.pseamldr.info import query_remaining_updates
 from seamref.pseamldr.manifest import INSTALL_MANIFEST, INSTALL_PARAMS, ManifestState, ParamsState
@@ -445,7 +445,9 @@ def _insert(call: Call) -> int:
 
 def _relocate(image: bytearray, load_address: int) -> ElfOutcome:
     """Relocate a copied image in place."""
-    outcome: Relocated | ElfRefused = relocate(image, load_address)
+    outcome = relocate(image, load_address)
+    if isinstance(outcome, ElfFatal):
+        raise Ud2(f"#DE relocating: sh_entsize at 0x{outcome.at:X} was overwritten with 0")
     return outcome
 
 
