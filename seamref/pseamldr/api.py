@@ -107,7 +107,8 @@ SEAMLDR_INFO = Layout(
     "SEAMLDR_INFO",
     (
         Field("version", u32, "of this structure", 0),
-        Field("attributes", Bits(4, (Bit("reserved", 30, 0), Bit("debug", 31, 31, "1: debug build"))), "of the build", 4),
+        Field("attributes", Bits(4, (Bit("reserved", 30, 0), Bit("debug", 31, 31, "1: debug build"))), "of the build",
+            4),
         Field("vendor_id", u32, "0x8086", 8),
         Field("build_date", u32, "decimal YYYYMMDD", 12),
         Field("build_num", u16, "", 16),

@@ -10,8 +10,7 @@ from seamref.errors import SeamrefError
 from seamref.layout import Field, Layout, Raw, reserved, u16, u32
 from seamref.pseamldr.sigstruct import PRODUCTION_KEY_HASH
 
-R10, R15 = "1.0", "1.5"
-"""The two published generations."""
+R10, R15 = "1.0", "1.5""The two published generations."""
 REVISIONS = (R10, R15)
 
 BUILD_OFFSET = STUB.size
@@ -55,7 +54,8 @@ class Build:
         if self.revision not in REVISIONS:
             raise SeamrefError(f"P_SEAMLDR_BUILD.revision at 0x0: {self.revision!r}, must be one of {REVISIONS}")
         if len(self.signer_key_hash) != 48:
-            raise SeamrefError(f"P_SEAMLDR_BUILD.signer_key_hash at 0x20: {len(self.signer_key_hash)} bytes, must be 48")
+            size = len(self.signer_key_hash)
+            raise SeamrefError(f"P_SEAMLDR_BUILD.signer_key_hash at 0x20: {size} bytes, must be 48")
 
     def encode(self) -> bytes:
         """The 80 bytes of the block."""

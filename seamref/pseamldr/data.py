@@ -82,7 +82,8 @@ _READY = SEAMEXTEND.offset_of("seam_ready")
 _PSI = {
     name: (P_SYS_INFO_TABLE.offset_of(name), P_SYS_INFO_TABLE.field(name).type.size)
     for name in (
-        "tot_num_lps", "tot_num_sockets", "p_seamldr_range_base", "p_seamldr_range_size", "code_rgn_size", "data_rgn_size",
+        "tot_num_lps", "tot_num_sockets", "p_seamldr_range_base", "p_seamldr_range_size", "code_rgn_size",
+        "data_rgn_size",
         "stack_rgn_size", "module_region_base", "acm_x2apicid",
     )
 }

@@ -32,7 +32,8 @@ _SRC = "PSL src/common/helpers/helpers.c"
 
 SHARED_HPA: CheckTable[SharedHpa, Status] = CheckTable("SHARED_HPA", (
     Check("HPA.alignment", "not aligned", lambda c: bool(c.hpa & (c.alignment - 1)), Status.EBADPARAM, _SRC, MEASURED),
-    Check("HPA.width", "at or above 2^MAXPA", lambda c: c.hpa >> c.values.max_pa != 0, Status.EBADPARAM, _SRC, MEASURED),
+    Check("HPA.width", "at or above 2^MAXPA", lambda c: c.hpa >> c.values.max_pa != 0, Status.EBADPARAM, _SRC,
+          MEASURED),
     Check("HPA.seamrr", "without KeyID bits, the start lies in SEAMRR",
           lambda c: 0 <= c.plain - c.values.seamrr_base < c.values.seamrr_size, Status.EBADPARAM, _SRC, MEASURED),
     Check("HPA.hkid", "KeyID is not below the first private one",

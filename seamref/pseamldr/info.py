@@ -24,8 +24,8 @@ class BufferState:
 
 
 INFO: CheckTable[BufferState, Status] = CheckTable("SEAMLDR.INFO", (
-    Check("INFO.rcx", "RCX is no shared HPA aligned to 256", lambda c: not is_shared_hpa(c.rcx, SEAMLDR_INFO.size, c.values),
-          Status.EBADPARAM, _SRC, MEASURED),
+    Check("INFO.rcx", "RCX is no shared HPA aligned to 256",
+          lambda c: not is_shared_hpa(c.rcx, SEAMLDR_INFO.size, c.values), Status.EBADPARAM, _SRC, MEASURED),
 ), "SEAMLDR.INFO: the buffer is not touched when this stops.")
 
 
@@ -39,7 +39,8 @@ def query_remaining_updates(call: Call) -> int:
     return call.lp.r15 & 0xFFFFFFFF
 
 
-@implements("INFO.refresh", "INFO asks SEAMDB again when num_remaining_updates is 0, and keeps the answer", _SRC, MEASURED)
+@implements("INFO.refresh", "INFO asks SEAMDB again when num_remaining_updates is 0, and keeps the answer", _SRC,
+            MEASURED)
 def refresh_remaining_updates(call: Call) -> int:
     """INFO.refresh: num_remaining_updates, which INFO changes as a side effect."""
     remaining = call.get("num_remaining_updates")
@@ -49,7 +50,8 @@ def refresh_remaining_updates(call: Call) -> int:
     return remaining
 
 
-@implements("INFO.leaf", "256 bytes of SEAMLDR_INFO at RCX, at any time: also in the middle of a session", _SRC, MEASURED)
+@implements("INFO.leaf", "256 bytes of SEAMLDR_INFO at RCX, at any time: also in the middle of a session", _SRC,
+            MEASURED)
 def seamldr_info(call: Call, values: SystemValues) -> Status:
     """INFO.leaf.  Input: RCX, shared HPA of 256 bytes.  1.0 leaves num_remaining_updates 0."""
     rcx = call.saved("rcx")

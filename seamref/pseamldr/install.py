@@ -71,7 +71,8 @@ class LpState:
 INSTALL_LP: CheckTable[LpState, Status] = CheckTable("INSTALL.lp", (
     Check("INSTALL.lp.x2apic_id", "x2APIC id is 1024 or more", lambda c: c.lpid >= MAX_LPS, Status.EUNSPECERR, _SRC,
           MEASURED),
-    Check("INSTALL.lp.shutdown", "a SHUTDOWN has begun", lambda c: c.lps_in_shutdown != 0, Status.EBADCALL, _SRC, MEASURED),
+    Check("INSTALL.lp.shutdown", "a SHUTDOWN has begun", lambda c: c.lps_in_shutdown != 0, Status.EBADCALL, _SRC,
+          MEASURED),
     Check("INSTALL.lp.repeated", "this processor has called in this session; the session goes on", LpState.in_session,
           Status.EBADCALL, _SRC, MEASURED),
 ), "SEAMLDR.INSTALL on each processor: nothing changes when one of these stops (RDX = 0).")
@@ -100,8 +101,8 @@ def seamldr_install(call: Call, values: SystemValues) -> Status:
     return session.end(session.install())
 
 
-@implements("INSTALL.vmclear", "VMCLEAR SEAMRR.BASE + 4096 + x2APIC id * 4096, once this loader has set up the range; its "
-            "result is ignored", _SRC, MEASURED)
+@implements("INSTALL.vmclear", "VMCLEAR SEAMRR.BASE + 4096 + x2APIC id * 4096, once this loader has set up the "
+            "range; its result is ignored", _SRC, MEASURED)
 def _clear_transfer_vmcs(call: Call, values: SystemValues, lpid: int) -> None:
     """INSTALL.vmclear: the processor must not hold a copy of a VMCS that is going to be overwritten."""
     address = values.seamrr_base + PAGE + lpid * PAGE
@@ -290,8 +291,8 @@ class Session:
             return Status.SUCCESS
         return self._clear_for_update(plan)
 
-    @implements("INSTALL.load", "SEAMDB_CLEAR, num_remaining_updates from SEAMDB, the module range zeroed; also for UPDATE "
-                "to major SVN 0", _SRC, MEASURED)
+    @implements("INSTALL.load", "SEAMDB_CLEAR, num_remaining_updates from SEAMDB, the module range zeroed; also for "
+                "UPDATE to major SVN 0", _SRC, MEASURED)
     def _clear_for_load(self) -> None:
         """INSTALL.load: a CLEAR that fails is fatal."""
         call = self.call
@@ -301,7 +302,8 @@ class Session:
         call.put("num_remaining_updates", query_remaining_updates(call))
         self.region.zero(self.region.base, self.region.end - self.region.base)
 
-    @implements("INSTALL.preserve", "everything is zeroed but the handoff header and the bytes behind it", _SRC, MEASURED)
+    @implements("INSTALL.preserve", "everything is zeroed but the handoff header and the bytes behind it", _SRC,
+                MEASURED)
     def _clear_for_update(self, plan: MemoryConstants) -> Status:
         """INSTALL.preserve: the header lies at the start of the data region, whose place depends on no module."""
         region, at = self.region, plan.data_region_physbase
@@ -351,8 +353,8 @@ class Session:
         self._did("INSTALL.vmcs")
         return Status.SUCCESS
 
-    @implements("INSTALL.sys_info", "SYS_INFO_TABLE: MCHECK's half copied, regions and page counts; the handoff fields come "
-                "only after SEAMDB took the module", _SRC, MEASURED)
+    @implements("INSTALL.sys_info", "SYS_INFO_TABLE: MCHECK's half copied, regions and page counts; the handoff "
+                "fields come only after SEAMDB took the module", _SRC, MEASURED)
     def _fill_sys_info(self, plan: MemoryConstants) -> None:
         """INSTALL.sys_info (step N)."""
         words = (
@@ -379,8 +381,8 @@ class Session:
         self._did("INSTALL.end")
         return status
 
-    @implements("INSTALL.identity", "the new SVN and MRSEAM, valid = 1FFH, MRSIGNER and attributes 0; the rest as in the "
-                "snapshot", _SRC, MEASURED)
+    @implements("INSTALL.identity", "the new SVN and MRSEAM, valid = 1FFH, MRSIGNER and attributes 0; the rest as in "
+                "the snapshot", _SRC, MEASURED)
     def _identity(self) -> bytearray:
         """INSTALL.identity: SEAMEXTEND of the new module, with seam_ready still 0."""
         identity = bytearray(self.call.get_bytes("seamextend_snapshot"))
@@ -392,8 +394,8 @@ class Session:
         SEAMEXTEND.poke(identity, "valid", VALID_INTEL)
         return identity
 
-    @implements("INSTALL.success", "identity into SEAMEXTEND, SEAMDB_INSERT up to five times, then seam_ready = 1, the "
-                "handoff fields, one update less", _SRC, MEASURED)
+    @implements("INSTALL.success", "identity into SEAMEXTEND, SEAMDB_INSERT up to five times, then seam_ready = 1, "
+                "the handoff fields, one update less", _SRC, MEASURED)
     def _succeed(self) -> Status:
         """INSTALL.success.  1.0 writes the register once, with seam_ready = 1, and keeps it as the snapshot."""
         call = self.call
@@ -415,8 +417,8 @@ class Session:
         call.put("num_remaining_updates", (call.get("num_remaining_updates") - 1) & 0xFFFFFFFF)
         return Status.SUCCESS
 
-    @implements("INSTALL.failure", "the snapshot goes back into SEAMEXTEND: the old module runs again; once the range was "
-                "cleared its identity, valid and seam_ready are 0 first", _SRC, MEASURED)
+    @implements("INSTALL.failure", "the snapshot goes back into SEAMEXTEND: the old module runs again; once the "
+                "range was cleared its identity, valid and seam_ready are 0 first", _SRC, MEASURED)
     def _fail(self) -> None:
         """INSTALL.failure."""
         snapshot = bytearray(self.call.get_bytes("seamextend_snapshot"))
@@ -429,8 +431,8 @@ class Session:
         self.call.write_SEAMEXTEND(snapshot)
 
 
-@implements("INSTALL.insert", "SEAMDB_INSERT is tried again at once without entropy, five times in all; any other error is "
-            "fatal", _SRC, MEASURED)
+@implements("INSTALL.insert", "SEAMDB_INSERT is tried again at once without entropy, five times in all; any other "
+            "error is fatal", _SRC, MEASURED)
 def _insert(call: Call) -> int:
     """INSTALL.insert: the last status, 0 or "entropy error"."""
     status = int(SeamopsStatus.ENTROPY_ERROR)
@@ -451,8 +453,9 @@ def _relocate(image: bytearray, load_address: int) -> ElfOutcome:
     return outcome
 
 
-@implements("INSTALL.idt", "vectors 0 to 31: offset bits of each gate := fault wrapper + 16 * vector; selector, type and "
-            "the last four bytes keep the image's values", "PSL src/pseamldr_dispatcher/api_calls/seamldr_install.c",
+@implements("INSTALL.idt", "vectors 0 to 31: offset bits of each gate := fault wrapper + 16 * vector; selector, type "
+            "and the last four bytes keep the image's values",
+            "PSL src/pseamldr_dispatcher/api_calls/seamldr_install.c",
             MEASURED)
 def fix_up_idt(image: bytearray, idt_offset: int, fault_wrapper: int) -> None:
     """INSTALL.idt: ``idt_offset`` bytes into the image; ``fault_wrapper`` is linear."""

@@ -124,8 +124,8 @@ def addressable_lps(per_socket: int, sockets: int) -> int:
     return (1 << (per_socket - 1).bit_length()) * sockets
 
 
-@implements("MEMORY_CONSTANTS.tables", "page tables of one region: 8 bytes for each 4 KiB page, and for each whole 2 MiB "
-            "and 1 GiB, in pages", _SRC, MEASURED)
+@implements("MEMORY_CONSTANTS.tables", "page tables of one region: 8 bytes for each 4 KiB page, and for each whole 2 "
+            "MiB and 1 GiB, in pages", _SRC, MEASURED)
 def table_pages(size: int) -> int:
     """MEMORY_CONSTANTS.tables: T(size), the estimate in pages; it is too low for small regions."""
     per_4k = ceil_div(size // PAGE * 8, PAGE)

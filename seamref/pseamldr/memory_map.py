@@ -68,8 +68,8 @@ class ModuleRegion:
             self.port.zero(address, size)
 
 
-clause("INSTALL.module_region", "P-SEAMLDR reaches the module range through a linear alias that ends at P_SEAMLDR_RANGE: "
-       "beyond it, a page fault", "NPS Core/CommonSeamLdr64/SeamrrPaging64.c", MEASURED)
+clause("INSTALL.module_region", "P-SEAMLDR reaches the module range through a linear alias that ends at "
+    "P_SEAMLDR_RANGE: beyond it, a page fault", "NPS Core/CommonSeamLdr64/SeamrrPaging64.c", MEASURED)
 
 
 class _NoTable(Exception):
@@ -99,7 +99,7 @@ class Tables:
     @implements("MAP.walk", "levels 4, 3, 2: an entry that is 0 gets the next page below; any other is followed", _SRC,
                 MEASURED)
     def table_of(self, linear: int, pde: int = NON_LEAF) -> int:
-        """MAP.walk: the page table for ``linear``, made on the way; ``pde`` are the attributes of a new level-2 entry."""
+        """MAP.walk: the page table for ``linear``, made on the way; ``pde``: attributes of a new level-2 entry."""
         at = self.root
         for shift in _SHIFTS:
             entries = self.entries(at)
@@ -150,7 +150,8 @@ class Tables:
         self._dirty.clear()
 
 
-@implements("MAP.order", "code, data, each processor's stacks, SYS_INFO_TABLE, keyholes with their key-edit pages", _SRC,
+@implements("MAP.order", "code, data, each processor's stacks, SYS_INFO_TABLE, keyholes with their key-edit pages",
+            _SRC,
             MEASURED)
 def build_page_tables(region: ModuleRegion, plan: MemoryConstants, revision: str) -> tuple[bool, int]:
     """MAP.order: (whether all tables fitted, the next free page).
@@ -186,8 +187,8 @@ def _map_regions(tables: Tables, plan: MemoryConstants) -> None:
     tables.map(plan.sysinfo_table_linbase, plan.seamrr_base, 1, SYS_INFO)
 
 
-@implements("MAP.keyholes", "a zero leaf for each keyhole; the page table that holds it is mapped at the next key-edit "
-            "address whenever it is another than before", _SRC, MEASURED)
+@implements("MAP.keyholes", "a zero leaf for each keyhole; the page table that holds it is mapped at the next "
+            "key-edit address whenever it is another than before", _SRC, MEASURED)
 def _map_keyholes(tables: Tables, plan: MemoryConstants) -> None:
     edit, end = plan.keyedit_region_linbase, plan.keyedit_region_linbase + plan.keyedit_region_size
     last = 0
@@ -202,6 +203,7 @@ def _map_keyholes(tables: Tables, plan: MemoryConstants) -> None:
 
 
 INSTALL_MAP: CheckTable[bool, Status] = CheckTable("INSTALL.map", (
-    Check("INSTALL.map.tables", "the page-table allocator meets the data region", lambda fitted: not fitted, Status.ENOMEM,
+    Check("INSTALL.map.tables", "the page-table allocator meets the data region", lambda fitted: not fitted,
+          Status.ENOMEM,
           _SRC, MEASURED),
 ), "Page tables of code, data, stacks and SYS_INFO_TABLE: the old module is gone (RDX = 1).")

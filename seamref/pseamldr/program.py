@@ -66,7 +66,8 @@ class Fatal:
 
 DISPATCH_REASON: CheckTable[EntryState, Fatal] = CheckTable("DISPATCH.reason", (
     Check("DISPATCH.exit_reason", "the basic exit reason of the transfer VMCS is not 76 (SEAMCALL)",
-          lambda c: c.exit_reason & 0xFFFF != ExitReason.SEAMCALL, Fatal("exit reason is not SEAMCALL (F008H, 2)"), _SRC,
+          lambda c: c.exit_reason & 0xFFFF != ExitReason.SEAMCALL, Fatal("exit reason is not SEAMCALL (F008H, 2)"),
+              _SRC,
           MEASURED, lambda r: r != R10),
 ), "The dispatcher's own check; what stops is fatal.")
 
@@ -88,8 +89,8 @@ _LEAVES = {
 }
 
 
-@implements("DISPATCH.entry", "save the caller's registers and SPEC_CTRL, IBPB, SSBD only; first call: remember the data "
-            "pointers, draw the canary, point HOST_FS_BASE at the data", _SRC, MEASURED)
+@implements("DISPATCH.entry", "save the caller's registers and SPEC_CTRL, IBPB, SSBD only; first call: remember the "
+            "data pointers, draw the canary, point HOST_FS_BASE at the data", _SRC, MEASURED)
 def enter(call: Call) -> Stage:
     """DISPATCH.entry: everything before the leaf."""
     lp, revision = call.lp, call.build.revision
@@ -139,8 +140,8 @@ def dispatch(call: Call) -> Leaf | None:
     return leaf
 
 
-@implements("DISPATCH.exit", "RIP past SEAMCALL; STI and MOV-SS blocking cleared; BS of the pending debug exceptions from TF "
-            "and BTF; SPEC_CTRL and all registers back", _EXIT, MEASURED)
+@implements("DISPATCH.exit", "RIP past SEAMCALL; STI and MOV-SS blocking cleared; BS of the pending debug exceptions "
+            "from TF and BTF; SPEC_CTRL and all registers back", _EXIT, MEASURED)
 def leave(call: Call) -> None:
     """DISPATCH.exit: everything before SEAMRET.  1.0 moves RIP only."""
     call.vmwrite(GUEST_RIP, (call.vmread(GUEST_RIP) + call.vmread(INSTRUCTION_LENGTH)) & (1 << 64) - 1)

@@ -32,8 +32,8 @@ SHUTDOWN_LAST: CheckTable[ShutdownState, Status] = CheckTable("SEAMLDR.SHUTDOWN.
 ), "SEAMLDR.SHUTDOWN: once tot_num_lps processors have called.")
 
 
-@implements("SHUTDOWN.leaf", "count the processor once; on the first block the module; when all have called, on the right "
-            "processor, clear SEAMEXTEND", _SRC, MEASURED)
+@implements("SHUTDOWN.leaf", "count the processor once; on the first block the module; when all have called, on the "
+            "right processor, clear SEAMEXTEND", _SRC, MEASURED)
 def seamldr_shutdown(call: Call, values: SystemValues) -> Status:
     """SHUTDOWN.leaf.  No operands.  There is no way back but NP-SEAMLDR, and no look at an open INSTALL session."""
     state = ShutdownState(get_lpid(call), call.sysinfo["acm_x2apicid"])
@@ -56,7 +56,8 @@ def seamldr_shutdown(call: Call, values: SystemValues) -> Status:
     return Status.SUCCESS
 
 
-@implements("SHUTDOWN.block", "while one processor has called: snapshot and register get seam_ready = 0", _SRC, MEASURED)
+@implements("SHUTDOWN.block", "while one processor has called: snapshot and register get seam_ready = 0", _SRC,
+            MEASURED)
 def _block(call: Call) -> None:
     """SHUTDOWN.block: also overwrites the snapshot of an INSTALL session that is open."""
     register = bytearray(call.read_SEAMEXTEND())

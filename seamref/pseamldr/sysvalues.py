@@ -34,7 +34,8 @@ class SystemValues:
 _SRC = "PSL src/common/helpers/helpers.c"
 
 
-@implements("SYSVALUES.cpuid", "CPUID with a leaf above 2 runs with IA32_MISC_ENABLE[22] cleared, which is then put back",
+@implements("SYSVALUES.cpuid", "CPUID with a leaf above 2 runs with IA32_MISC_ENABLE[22] cleared, which is then put "
+            "back",
             _SRC, MEASURED)
 def run_cpuid(call: Call, leaf: int, subleaf: int = 0) -> Cpuid:
     """SYSVALUES.cpuid: CPUID as P-SEAMLDR runs it."""

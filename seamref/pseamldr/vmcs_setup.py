@@ -58,8 +58,8 @@ def module_fields(plan: MemoryConstants, rip_offset: int, revision: str) -> dict
     return fields
 
 
-@implements("VMCS.setup", "processor 0's VMCS field by field; the others are copies of its first IA32_VMX_BASIC[44:32] "
-            "bytes, with their own RSP, SSP and GS base", _SRC, MEASURED)
+@implements("VMCS.setup", "processor 0's VMCS field by field; the others are copies of its first "
+            "IA32_VMX_BASIC[44:32] bytes, with their own RSP, SSP and GS base", _SRC, MEASURED)
 def set_up_vmcss(
     region: ModuleRegion, plan: MemoryConstants, rip_offset: int, rdmsr: Callable[[int], int], revision: str
 ) -> None:
@@ -68,20 +68,23 @@ def set_up_vmcss(
     A region size that ends before a field loses it in every VMCS but the first.
     """
     msrs = {address: rdmsr(address) for address in VMX_MSRS}
-    base = plan.seamrr_base + PAGE
-    area = bytearray(region.read(base, plan.vmcs_region_size))
+    base, count = plan.seamrr_base + PAGE, plan.num_addressable_lps
+    size = msrs[0x480] >> 32 & 0x1FFF
+    beyond = max(size - PAGE, 0) if count > 1 else 0  # a region size above 4096 makes the last copy run over the area
+    area = bytearray(region.read(base, plan.vmcs_region_size + beyond))
     first = area[:PAGE]
     for name, value in {**common_fields(msrs), **module_fields(plan, rip_offset, revision)}.items():
         put(first, name, value)
     area[:PAGE] = first
-    size = msrs[0x480] >> 32 & 0x1FFF
-    copied = bytes(first[:size])
     rsp, ssp, gs = get(first, "host_rsp"), get(first, "host_ssp"), get(first, "host_gs_base")
-    for i in range(1, plan.num_addressable_lps):
-        page = area[i * PAGE : (i + 1) * PAGE]
-        page[: len(copied)] = copied
+    for i in range(1, count):
+        at = i * PAGE
+        for start in range(0, size, PAGE):  # ascending, as the copy goes
+            end = min(start + PAGE, size)
+            area[at + start : at + end] = area[start:end]
+        page = area[at : at + PAGE]
         put(page, "host_rsp", rsp + i * plan.lp_stack_size)
         put(page, "host_ssp", ssp + i * plan.lp_stack_size)
         put(page, "host_gs_base", gs + i * plan.local_data_size)
-        area[i * PAGE : (i + 1) * PAGE] = page
+        area[at : at + PAGE] = page
     region.write(base, area)
