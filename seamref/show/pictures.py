@@ -204,7 +204,11 @@ def recording(platform: Platform) -> Iterator[list[trace.Event]]:
 
 
 def steps_of(events: Iterable[trace.Event | Step]) -> Iterator[Step]:
-    """Trace events as steps of a space-time diagram; steps pass through."""
+    """Trace events as steps of a space-time diagram; steps pass through.
+
+    A change of mode is told after the instruction that made it, although the instruction ends later.
+    """
+    changed: dict[Hashable, Span] = {}
     for event in events:
         match event:
             case Act() | Message() | Span() | Note():
@@ -212,8 +216,12 @@ def steps_of(events: Iterable[trace.Event | Step]) -> Iterator[Step]:
             case trace.InstructionEnded(lp, instruction, outcome, clause):
                 bad = any(word in outcome for word in ("#", "fail", "shutdown", "lost"))
                 yield Act(lp, f"{instruction}: {outcome}", clause, "red" if bad else "")
+                if lp in changed:
+                    yield changed.pop(lp)
             case trace.ModeChanged(lp, _, after):
-                yield Span(lp, MODE_TONES.get(after, "quiet"), after)
+                if lp in changed:
+                    yield changed[lp]
+                changed[lp] = Span(lp, MODE_TONES.get(after, "quiet"), after)
             case trace.MutexChanged(lp, held):
                 yield Act(lp, f"P_SEAMLDR_MUTEX {'taken' if held else 'released'}", "", "amber")
             case trace.MsrWritten(lp, address, value):
@@ -229,6 +237,7 @@ def steps_of(events: Iterable[trace.Event | Step]) -> Iterator[Step]:
                 yield Act(lp, f"shutdown{' in SEAM' if in_SEAM else ''}", cause, "red")
             case trace.Step(lp, component, name, detail):
                 yield Act(lp, f"{component}: {name}", detail, "violet")
+    yield from changed.values()
 
 
 def sequence(

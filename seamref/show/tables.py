@@ -40,13 +40,14 @@ class Table(Html):
 
     def _html(self) -> str:
         head = "".join(f'<th scope="col">{escape(name, quote=False)}</th>' for name in self.columns)
+        head = f"<thead><tr>{head}</tr></thead>" if any(self.columns) else ""
         body = []
         for index, row in enumerate(self.rows):
             place = f' id="{self.ids[index]}"' if self.ids else ""
             body.append(f"<tr{place}>" + "".join(f"<td>{cell(value)}</td>" for value in row) + "</tr>")
         caption = f"<caption>{marked_up(self.caption)}</caption>" if self.caption else ""
         inner = (
-            f'<table class="dataframe seam-table">{caption}<thead><tr>{head}</tr></thead>'
+            f'<table class="dataframe seam-table">{caption}{head}'
             f'<tbody>{"".join(body)}</tbody></table>'
         )
         return scrolling(inner, self.caption.replace("`", "") or f"Table: {', '.join(filter(None, self.columns))}")
@@ -57,7 +58,7 @@ class Table(Html):
             max([len(name), *(min(len(row[i]), 60) for row in cells)]) for i, name in enumerate(self.columns)
         ]
         lines = [self.caption.replace("`", "")] if self.caption else []
-        for line in [list(self.columns), *cells]:
+        for line in [*([list(self.columns)] if any(self.columns) else []), *cells]:
             lines.append("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
         return "\n".join(lines)
 

@@ -1,0 +1,461 @@
+"""Experiments with P-SEAMLDR: a platform on which it is loaded, its leaves called through SEAMCALL, and what came of it.
+
+Nothing here decides anything.  Every answer is that of the processor and of P-SEAMLDR; this module prepares what they
+are fed with and writes down registers, the rows that decided, the SEAMEXTEND register and memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from seamref import mint
+from seamref.arch import lab, msr
+from seamref.arch.lp import CR4_SMXE, GPRS
+from seamref.arch.memory import Agent, Range
+from seamref.arch.msr import wrmsr
+from seamref.arch.outcome import Fault, Left, Shutdown, VmFailInvalid
+from seamref.arch.platform import Platform, PlatformConfig, Topology
+from seamref.arch.software import SeamRun, call
+from seamref.arch.structures import P_SYS_INFO_TABLE, SEAMEXTEND, SYS_INFO_TABLE
+from seamref.arch.trace import Computed, Event, Step
+from seamref.arch.vmcs import put
+from seamref.errors import SeamrefError
+from seamref.layout import Record
+from seamref.mint import elf
+from seamref.pseamldr import program as _program
+from seamref.pseamldr.api import COMPONENT, HANDOFF_DATA_HEADER, PAGE, SEAMLDR_INFO, Leaf, Recoverability, Scenario, Status
+from seamref.pseamldr.build import Build
+from seamref.pseamldr.data import P_SEAMLDR_DATA
+from seamref.pseamldr.memory_constants import MemoryConstants
+from seamref.spec import TABLES, Check
+
+assert _program.P_SEAMLDR.id  # importing it is what makes P-SEAMLDR images runnable
+
+RANGE_SIZE = 4 << 20
+"""Bytes of P_SEAMLDR_RANGE (chosen; the published loader needs a part of it)."""
+INFO_BUFFER, PARAMS = 0x0800_0000, 0x1000_0000
+"""Where the host of these experiments has its INFO buffer, and its SEAMLDR_PARAMS with sigstruct and image behind."""
+_LINEAR = {"code": 0xFFFF800000000000, "stack": 0xFFFF800100000000, "keyhole": 0xFFFF800200000000,
+           "data": 0xFFFF800300000000, "sysinfo": 0xFFFF8003FFFF0000, "keyedit": 0x100000000, "module": 0x200000000}
+STACK_SIZE = 4 * PAGE
+
+
+def platform(
+    *, lps: int = 2, sockets: int = 1, addressable: int = 0, seamrr: int = 64 << 20, range_size: int = RANGE_SIZE,
+    revision: str = "1.5", seamdb: int = 16, fms: Sequence[int] = (0xC06F2,), debug_unlocked: bool = False,
+    ids: Sequence[int] = (), keeps_vmcs: bool = True, seed: int = 0, build: Build | None = None,
+) -> Platform:
+    """A platform as NP-SEAMLDR leaves it: P-SEAMLDR in its range and ready, no TDX module; VMX on everywhere.
+
+    ``lps`` processors on each of ``sockets`` sockets (or x2APIC ``ids``), ``addressable`` ids for each socket;
+    ``seamrr`` and ``range_size`` bytes; ``revision`` of P-SEAMLDR; ``seamdb`` entries of the database.
+    """
+    msrs = dict(PlatformConfig().vmx_msrs)
+    if keeps_vmcs:
+        msrs[msr.VMX_BASIC] |= 1 << 60
+    made = Platform(PlatformConfig(
+        topology=Topology(sockets, lps, addressable, tuple(ids)), fms=tuple(fms), seamdb_size=seamdb, vmx_msrs=msrs,
+        debug_unlocked=debug_unlocked, seed=seed,
+    ))
+    whole = Range((2 << 30) - seamrr, seamrr)
+    held = Range(whole.end - range_size, range_size)
+    _registers(made, whole)
+    made.p_seamldr_range = held
+    constants = build or Build(revision=revision, signer_key_hash=mint.KEY.key_hash)
+    _load_pseamldr(made, held, mint.pseamldr_image(constants))
+    for id in made.lps:
+        lab.start_vmx(made, id)
+    lab.set_ready(made, seam=False, p_seamldr=True)
+    return made
+
+
+def _registers(made: Platform, whole: Range) -> None:
+    """KeyIDs and SEAMRR, as BIOS programs them."""
+    packages: set[int] = set()
+    mask = ((1 << made.config.maxpa) - 1) & ~(whole.size - 1) & 0xFFFFFFFE000000
+    for id in made.lps:
+        lp = made.lp(id)
+        writes = [(msr.SEAMRR_BASE, whole.base | 8), (msr.SEAMRR_MASK, mask | 0xC00)]
+        if lp.package not in packages:
+            packages.add(lp.package)
+            writes.insert(0, (msr.TME_ACTIVATE, 3 | 6 << 32 | 1 << 36))
+        for address, value in writes:
+            outcome = wrmsr(made, id, address, value)
+            if isinstance(outcome, Fault):
+                raise SeamrefError(f"WRMSR 0x{address:X} := 0x{value:X} gives {outcome} ({outcome.clause})")
+        lp.cr4 |= CR4_SMXE
+
+
+def _load_pseamldr(made: Platform, held: Range, image: bytes) -> None:
+    """P_SEAMLDR_RANGE as NP-SEAMLDR leaves it: VMCS, tables, image, zeroed data and stack, P_SYS_INFO_TABLE."""
+    topology, linear = made.config.topology, _LINEAR
+    tables, code = held.base + 2 * PAGE, held.end - PAGE - len(image)
+    for level in range(3):
+        at, index = tables + level * PAGE, linear["code"] >> (39 - 9 * level) & 511
+        made.store(Agent.CPU, at + index * 8, (at + PAGE | 0x27).to_bytes(8, "little"))
+    for i in range(len(image) // PAGE):
+        made.store(Agent.CPU, tables + 3 * PAGE + i * 8, (code + i * PAGE | 0x21).to_bytes(8, "little"))
+    made.store(Agent.CPU, code, image)
+    first = made.lp(made.lps[0])
+    vmcs = bytearray(lab.transfer_vmcs(made, first, tables, linear["code"] + elf.entry_of(image)))
+    for name, value in {
+        "host_fs_base": linear["sysinfo"], "host_gs_base": linear["data"],
+        "host_rsp": linear["stack"] + STACK_SIZE - PAGE - 8, "host_ssp": linear["stack"] + STACK_SIZE - 8,
+    }.items():
+        put(vmcs, name, value)
+    made.store(Agent.CPU, held.base + PAGE, bytes(vmcs))
+    fms = [made.config.fms_of(i) for i in range(topology.sockets)]
+    made.store(Agent.CPU, held.end - PAGE, P_SYS_INFO_TABLE.encode({
+        "tot_num_lps": len(made.lps), "tot_num_sockets": topology.sockets, "socket_cpuid_table": fms,
+        "p_seamldr_range_base": held.base, "p_seamldr_range_size": held.size,
+        "cmr": [{"base": base, "size": size} for base, size in made.config.cmrs],
+        "code_rgn_base": linear["code"], "code_rgn_size": len(image), "data_rgn_base": linear["data"],
+        "data_rgn_size": P_SEAMLDR_DATA.size, "stack_rgn_base": linear["stack"], "stack_rgn_size": STACK_SIZE,
+        "keyhole_rgn_base": linear["keyhole"], "keyhole_rgn_size": 512 * PAGE,
+        "keyhole_edit_rgn_base": linear["keyedit"], "keyhole_edit_rgn_size": PAGE,
+        "module_region_base": linear["module"], "acm_x2apicid": first.id, "acm_x2apicid_valid": 1,
+    }))
+
+
+# --- looking at a platform
+
+
+def data_base(made: Platform) -> int:
+    """Physical address of P-SEAMLDR's data area."""
+    from seamref.pseamldr.data import SysInfo, data_physical
+
+    held = made.p_seamldr_range
+    if held is None:
+        raise SeamrefError("no P_SEAMLDR_RANGE on this platform")
+    return data_physical(SysInfo(made.bytes_at(Agent.CPU, held.end - PAGE, PAGE)))
+
+
+def loader_data(made: Platform) -> Record:
+    """P-SEAMLDR's persistent data, decoded."""
+    return P_SEAMLDR_DATA.decode(made.bytes_at(Agent.CPU, data_base(made), P_SEAMLDR_DATA.size))
+
+
+def seamextend(made: Platform) -> Record:
+    """The SEAMEXTEND register, decoded."""
+    return SEAMEXTEND.decode(made.SEAMEXTEND)
+
+
+def sys_info(made: Platform) -> Record:
+    """SYS_INFO_TABLE, the first page of SEAMRR, decoded."""
+    whole = made.seamrr()
+    assert whole is not None
+    return SYS_INFO_TABLE.decode(made.bytes_at(Agent.CPU, whole.base, SYS_INFO_TABLE.size))
+
+
+def module_range(made: Platform) -> Range:
+    """[SEAMRR base, P_SEAMLDR_RANGE base)."""
+    whole, held = made.seamrr(), made.p_seamldr_range
+    assert whole is not None and held is not None
+    return Range(whole.base, held.base - whole.base)
+
+
+def module_pages(made: Platform) -> dict[int, bytes]:
+    """The non-zero pages of the module range, by physical address."""
+    span = module_range(made)
+    return {at: bytes(data) for at, data in made.store_.pages(span.base, span.end)}
+
+
+# --- calling a leaf
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """One SEAMCALL to P-SEAMLDR: on which processor, which leaf, how it ended, and what changed.
+
+    ``rows`` are the check rows that decided, the innermost first; ``did`` the phases P-SEAMLDR announced;
+    ``computed`` the values it came to; ``before`` and ``after`` the SEAMEXTEND register.
+    """
+
+    lp: int
+    leaf: str
+    outcome: SeamRun
+    rax: int
+    rdx: int
+    rows: tuple[Check[Any, Any], ...]
+    did: tuple[str, ...]
+    computed: Mapping[str, Any]
+    before: bytes
+    after: bytes
+    changed: tuple[str, ...] = ()
+
+    @property
+    def returned(self) -> bool:
+        """P-SEAMLDR ran and came back."""
+        return isinstance(self.outcome, Left)
+
+    @property
+    def status(self) -> Status | None:
+        """RAX as a status; ``None`` when nothing came back or RAX is no status of P-SEAMLDR."""
+        return Status(self.rax) if self.returned and self.rax in set(Status) else None
+
+    @property
+    def answer(self) -> str:
+        """RAX by name, or how the call ended otherwise."""
+        return self.status.name if self.status is not None else str(self.outcome)
+
+    @property
+    def row(self) -> Check[Any, Any] | None:
+        """The row of the leaf's own tables that decided."""
+        return self.rows[-1] if self.rows else None
+
+    @property
+    def row_ids(self) -> str:
+        """Ids of the rows that decided, the leaf's own first."""
+        return ", ".join(row.id for row in reversed(self.rows))
+
+    def seamextend(self) -> str:
+        """What the register says afterwards, in words."""
+        return identity_text(self.after)
+
+
+_WATCHED = ("DISPATCH", "SEAMLDR", "INSTALL", "SHARED_HPA", "ELF")
+
+
+@contextmanager
+def deciding() -> Iterator[list[Check[Any, Any]]]:
+    """The rows of P-SEAMLDR's tables that decide while the block runs."""
+    found: list[Check[Any, Any]] = []
+
+    def watch(row: Check[Any, Any], decided: bool) -> None:
+        if decided:
+            found.append(row)
+
+    tables = [table for name, table in TABLES.items() if name.startswith(_WATCHED)]
+    for table in tables:
+        table.observers.append(watch)
+    try:
+        yield found
+    finally:
+        for table in tables:
+            table.observers.remove(watch)
+
+
+def call_leaf(made: Platform, lp_id: int, leaf: Leaf | int, rcx: int = 0, **registers: int) -> Called:
+    """SEAMCALL with a leaf number on one processor, all the way there and back."""
+    given = {name: 0x1111_1111_1111_1111 * i for i, name in enumerate(GPRS)}
+    given |= {"rax": int(leaf), "rcx": rcx, **registers}
+    before = made.SEAMEXTEND
+    did: list[str] = []
+    computed: dict[str, Any] = {}
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Step) and event.component == COMPONENT:
+            did.append(event.name)
+        elif isinstance(event, Computed):
+            computed[event.name] = event.value
+
+    made.listeners.append(listen)
+    try:
+        with deciding() as rows:
+            outcome = call(made, lp_id, **given)
+    finally:
+        made.listeners.remove(listen)
+    lp = made.lp(lp_id)
+    name = leaf.name if isinstance(leaf, Leaf) else f"0x{leaf:X}"
+    changed = tuple(r for r in GPRS if getattr(lp, r) != given[r])
+    return Called(lp_id, name, outcome, lp.rax, lp.rdx, tuple(rows), tuple(did), computed, before, made.SEAMEXTEND, changed)
+
+
+def get_info(made: Platform, lp_id: int | None = None) -> Record:
+    """SEAMLDR.INFO, called and decoded."""
+    called = call_leaf(made, made.lps[0] if lp_id is None else lp_id, Leaf.INFO, INFO_BUFFER)
+    if called.status is not Status.SUCCESS:
+        raise SeamrefError(f"SEAMLDR.INFO: {called.answer}")
+    return SEAMLDR_INFO.decode(made.bytes_at(Agent.HOST, INFO_BUFFER, SEAMLDR_INFO.size))
+
+
+def identity_text(register: bytes) -> str:
+    """SEAMEXTEND in one line."""
+    now = SEAMEXTEND.decode(register)
+    if not any(now.mrseam) and not now.valid:
+        who = "no module"
+    else:
+        who = f"SVN {now.tee_tcb_svn.seam_major_svn}.{now.tee_tcb_svn.seam_minor_svn}, MRSEAM {now.mrseam.hex()[:8]}..."
+    return f"{who}, VALID {now.valid:X}H, SEAM_READY {now.seam_ready}, P_SEAMLDR_READY {now.p_seamldr_ready}"
+
+
+# --- a session
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An INSTALL session: the calls in order.  ``pages_before`` are the module range's pages when it began."""
+
+    calls: tuple[Called, ...]
+    platform: Platform = field(repr=False)
+    pages_before: Mapping[int, bytes] = field(repr=False)
+
+    @property
+    def last(self) -> Called:
+        """The call that ended it, or the last one made."""
+        return self.calls[-1]
+
+    @property
+    def plan(self) -> MemoryConstants | None:
+        """The memory constants, when it came so far."""
+        plan: MemoryConstants | None = self.last.computed.get("memory_constants")
+        return plan
+
+    @property
+    def ok(self) -> bool:
+        """SUCCESS on the last call."""
+        return self.last.status is Status.SUCCESS
+
+    @property
+    def ready(self) -> bool:
+        """SEAMCALL enters a module afterwards."""
+        return self.platform.SEAM_READY
+
+    @property
+    def memory(self) -> str:
+        """What became of the module range."""
+        now = module_pages(self.platform)
+        if now == self.pages_before:
+            return "untouched"
+        return f"{len(now)} pages hold data" if now else "all zero"
+
+    @property
+    def survives(self) -> str:
+        """What became of the module that was there before, in words."""
+        was = bool(self.calls and SEAMEXTEND.peek(self.calls[0].before, "seam_ready"))
+        if isinstance(self.last.outcome, Shutdown):
+            return "no: the processor shuts down, both loaders are marked not loaded"
+        if self.ok:
+            return "replaced" if was else "there was none; the new one is ready"
+        if not was:
+            return "there was none" + ("" if not self.ready else "; one is ready")
+        return "yes" if self.ready and self.memory == "untouched" else "no"
+
+
+def install(made: Platform, params: int = PARAMS, order: Iterable[int] | None = None) -> Session:
+    """SEAMLDR.INSTALL on every processor, one after the other, until one shuts down."""
+    before = module_pages(made)
+    calls: list[Called] = []
+    for id in made.lps if order is None else order:
+        calls.append(call_leaf(made, id, Leaf.INSTALL, params))
+        if not calls[-1].returned:
+            break
+    return Session(tuple(calls), made, before)
+
+
+def hand_off(made: Platform, *, hv: int = 0, size: int = 64, valid: int = 1) -> int:
+    """Handoff data as a module leaves it at the start of its data region; the physical address of the header."""
+    info, span = sys_info(made), module_range(made)
+    vmcss = made.config.topology.stride * made.config.topology.sockets
+    assert info.data_rgn_size
+    at = span.base + PAGE + vmcss * PAGE
+    header = HANDOFF_DATA_HEADER.encode({"valid": valid, "hv": hv, "size": size})
+    body = bytes(i % 251 for i in range(min(size, PAGE - len(header))))
+    fault = made.store(Agent.MODULE, at, header + body)
+    if fault is not None:
+        raise SeamrefError(f"the module cannot store its handoff data at 0x{at:X}: {fault}")
+    return at
+
+
+# --- one attempt, described
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One INSTALL as a value: what runs, what is handed over, and what is wrong with it.
+
+    ``old``        build that runs before, ``None``: no module
+    ``scenario``   LOAD or UPDATE
+    ``build``      of the new module; ``image`` further arguments of its image
+    ``sig``        sigstruct fields to override; ``resign`` whether before signing; ``key`` the signer
+    ``params``     SEAMLDR_PARAMS fields to override; ``edit`` changes the image's bytes after it was hashed
+    ``on``         arguments of the platform; ``prepare`` changes it before the session
+    ``order``      the processors that call, by default each once
+    """
+
+    old: str | None = "1.5.05"
+    scenario: Scenario = Scenario.LOAD
+    build: str = "1.5.06"
+    image: Mapping[str, Any] = field(default_factory=dict)
+    sig: Mapping[str, Any] = field(default_factory=dict)
+    resign: bool = True
+    other_key: bool = False
+    params: Mapping[str, Any] = field(default_factory=dict)
+    edit: Callable[[bytearray], None] | None = None
+    rehash: bool = True
+    rcx: int = PARAMS
+    on: Mapping[str, Any] = field(default_factory=dict)
+    prepare: Callable[[Platform], None] | None = None
+    order: tuple[int, ...] | None = None
+    handoff: Mapping[str, int] = field(default_factory=dict)
+
+    def make_image(self) -> bytes:
+        """The new module's image."""
+        made = bytearray(mint.module_image(self.build, **self.image))
+        if self.edit is not None:
+            self.edit(made)
+        return bytes(made)
+
+    def make_sigstruct(self, image: bytes) -> bytes:
+        """Its sigstruct.  Overrides of an unknown field are an error that names it."""
+        basis = image if self.rehash else mint.module_image(self.build, **self.image)
+        fields = dict(self.sig)
+        if self.edit is not None:
+            plain = mint.sigstruct_fields(mint.module_image(self.build, **self.image))
+            fields = {**{k: v for k, v in plain.items() if k != "seamhash"}, **fields}
+        key = mint.OTHER_KEY if self.other_key else mint.KEY
+        return mint.sigstruct(basis, key=key, resign=self.resign, **fields)
+
+    def platform(self) -> Platform:
+        """The platform before the session, the old module running on it."""
+        return running(self.old, **self.on)
+
+    def run(self) -> Session:
+        """Do it."""
+        made = self.platform()
+        if self.old is not None and self.scenario == Scenario.UPDATE:
+            hand_off(made, **self.handoff)
+        image = self.make_image()
+        mint.place(made, image, self.make_sigstruct(image), scenario=int(self.scenario), at=PARAMS, **self.params)
+        if self.prepare is not None:
+            self.prepare(made)
+        return install(made, self.rcx, self.order)
+
+
+_RUNNING: dict[str, Platform] = {}
+
+
+def running(module: str | None, **on: Any) -> Platform:
+    """A fork of a platform on which a module has been loaded with INSTALL (``None``: no module)."""
+    key = repr((module, sorted(on.items())))
+    if key not in _RUNNING:
+        made = platform(**on)
+        if module is not None:
+            load(made, module)
+        _RUNNING[key] = made
+    return _RUNNING[key].fork()
+
+
+def load(made: Platform, build: str, scenario: Scenario = Scenario.LOAD, **sig: Any) -> Session:
+    """INSTALL a named build, which must succeed."""
+    image = mint.module_image(build)
+    mint.place(made, image, mint.sigstruct(image, **sig), scenario=int(scenario), at=PARAMS)
+    session = install(made)
+    if not session.ok:
+        raise SeamrefError(f"INSTALL of {build}: {session.last.answer} ({session.last.row_ids})")
+    return session
+
+
+def rdx_text(rdx: int) -> str:
+    """RDX of INSTALL by name."""
+    return f"{rdx} ({Recoverability(rdx).name.lower()})" if rdx in set(Recoverability) else f"0x{rdx:X}"
+
+
+__all__ = [
+    "Attempt", "Called", "INFO_BUFFER", "PARAMS", "Session", "VmFailInvalid", "call_leaf", "data_base", "deciding",
+    "get_info", "hand_off", "identity_text", "install", "load", "loader_data", "module_pages", "module_range",
+    "platform", "rdx_text", "running", "seamextend", "sys_info",
+]
