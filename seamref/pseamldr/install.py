@@ -26,7 +26,7 @@ from seamref.pseamldr.api import (
 )
 from seamref.pseamldr.build import R10
 from seamref.pseamldr.data import Call
-from seamref.pseamldr.elf import ElfFatal, ElfOutcome, ElfRefused, relocate
+from seamref.pseamldr.elf import ElfFatal, ElfOutcome, ElfRefused, Relocated, relocate
 from seamref.pseamldr.hpa import is_shared_hpa
 from seamref.pseamldr.info import query_remaining_updates
 from seamref.pseamldr.manifest import INSTALL_MANIFEST, INSTALL_PARAMS, ManifestState, ParamsState
@@ -340,11 +340,13 @@ class Session:
             return hashed.result
         self._did("INSTALL.hash")
         if self.revision != R10:
-            outcome = _relocate(image, plan.code_region_linbase)
+            outcome = relocate(image, plan.code_region_linbase)
             refused = INSTALL_RELOCATION.decide(outcome, self.revision)
-            if refused is None and plan.idt_linbase:
+            if isinstance(outcome, Relocated) and plan.idt_linbase:
                 fix_up_idt(image, plan.idt_linbase - plan.code_region_linbase, plan.fault_wrapper_linbase or 0)
             self.region.write(at, image)
+            if isinstance(outcome, ElfFatal):
+                raise Ud2(f"#DE relocating: sh_entsize at 0x{outcome.at:X} was overwritten with 0")
             if refused is not None:
                 return refused.result
             self._did("INSTALL.relocation")
@@ -443,14 +445,6 @@ def _insert(call: Call) -> int:
         if status != SeamopsStatus.ENTROPY_ERROR:
             raise Ud2(f"SEAMDB_INSERT: status {status} (source F006H, code 5)")
     return status
-
-
-def _relocate(image: bytearray, load_address: int) -> ElfOutcome:
-    """Relocate a copied image in place."""
-    outcome = relocate(image, load_address)
-    if isinstance(outcome, ElfFatal):
-        raise Ud2(f"#DE relocating: sh_entsize at 0x{outcome.at:X} was overwritten with 0")
-    return outcome
 
 
 @implements("INSTALL.idt", "vectors 0 to 31: offset bits of each gate := fault wrapper + 16 * vector; selector, type "

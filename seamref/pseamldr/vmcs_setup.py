@@ -71,7 +71,7 @@ def set_up_vmcss(
     base, count = plan.seamrr_base + PAGE, plan.num_addressable_lps
     size = msrs[0x480] >> 32 & 0x1FFF
     beyond = max(size - PAGE, 0) if count > 1 else 0  # a region size above 4096 makes the last copy run over the area
-    area = bytearray(region.read(base, plan.vmcs_region_size + beyond))
+    area = bytearray(region.read(base, max(plan.vmcs_region_size, PAGE) + beyond))
     first = area[:PAGE]
     for name, value in {**common_fields(msrs), **module_fields(plan, rip_offset, revision)}.items():
         put(first, name, value)
