@@ -104,7 +104,7 @@ class Lp:
     processor and where in it (frozen values only, so that a copy is a copy).
     """
 
-    __slots__ = ("_owner", "id", "is_bsp", "msrs", "package", "vmcs_cache", *_DEFAULTS)
+    __slots__ = ("_digest", "_owner", "id", "is_bsp", "msrs", "package", "vmcs_cache", *_DEFAULTS)
 
     rax: int
     rcx: int
@@ -182,6 +182,7 @@ class Lp:
         self.msrs: dict[int, int] = {}
         self.vmcs_cache: dict[int, CachedVmcs] = {}
         self._owner: object = None
+        self._digest: bytes | None = None  # whatever a reader computed from this state; forgotten on a new handle
         for name, value in _DEFAULTS.items():
             setattr(self, name, value)
 
@@ -194,6 +195,7 @@ class Lp:
         other.msrs = dict(self.msrs)
         other.vmcs_cache = {at: vmcs.copy() for at, vmcs in self.vmcs_cache.items()}
         other._owner = None
+        other._digest = None
         for name in _DEFAULTS:
             setattr(other, name, getattr(self, name))
         return other

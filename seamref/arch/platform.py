@@ -91,7 +91,8 @@ class PlatformConfig:
 
     ``maxpa`` bits of physical address; ``max_keyid_bits`` KeyID bits the part supports; ``fms`` CPUID.1:EAX of each
     socket; ``cmrs`` convertible memory (base, size); ``seamdb_size`` entries; ``keyid_separate``: addresses that
-    differ in KeyID bits are different memory (how the recorded vectors see it) instead of one DRAM.
+    differ in KeyID bits are different memory (how the recorded vectors see it) instead of one DRAM;
+    ``steady_entropy``: every draw of one size gives the same bytes, so that states do not differ in who drew first.
     """
 
     topology: Topology = field(default_factory=Topology)
@@ -107,6 +108,7 @@ class PlatformConfig:
     vmx_msrs: Mapping[int, int] = field(default_factory=lambda: VMX_MSRS)
     keyid_separate: bool = False
     seed: int = 0
+    steady_entropy: bool = False
 
     def __post_init__(self) -> None:
         if not 36 <= self.maxpa <= 52:
@@ -246,6 +248,7 @@ class Platform:
         if lp._owner is not self._token:
             lp = self._lps[id] = lp.copy()
             lp._owner = self._token
+        lp._digest = None
         return lp
 
     def peek_lp(self, id: int) -> Lp:
@@ -453,7 +456,8 @@ class Platform:
     def random_bytes(self, size: int) -> bytes:
         """The platform's own entropy: SHAKE-128 of seed and draw count."""
         seed = f"seamref {self.config.seed} {self.entropy_drawn}".encode()
-        self.entropy_drawn += 1
+        if not self.config.steady_entropy:
+            self.entropy_drawn += 1
         return shake_128(seed).digest(size)
 
     def rdrand(self, source: str = "rdrand") -> tuple[int, int]:

@@ -6,7 +6,7 @@ A page that was never written reads as zero.  Each 64-byte line remembers the Ke
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from hashlib import blake2b
 
 PAGE = 4096
@@ -43,13 +43,14 @@ class _Page:
 class _Chunk:
     """Up to 512 pages with one owner; a chunk whose owner is not the asking store is copied before writing."""
 
-    __slots__ = ("digest", "owned", "owner", "pages")
+    __slots__ = ("digest", "note", "owned", "owner", "pages")
 
     def __init__(self, owner: object, pages: dict[int, _Page]) -> None:
         self.owner = owner
         self.pages = pages
         self.owned: set[int] = set()
         self.digest: bytes | None = None
+        self.note: bytes | None = None  # whatever a reader computed from these pages; forgotten like the digest
 
     def fingerprint(self) -> bytes:
         if self.digest is None:
@@ -126,7 +127,7 @@ class Store:
             chunk = self._chunks[number] = _Chunk(self._token, {})
         elif chunk.owner is not self._token:
             chunk = self._chunks[number] = _Chunk(self._token, dict(chunk.pages))
-        chunk.digest = None
+        chunk.digest = chunk.note = None
         held = chunk.pages.get(index)
         if held is None:
             held = chunk.pages[index] = _Page(bytearray(PAGE), 0)
@@ -188,7 +189,7 @@ class Store:
                     if any(index <= i < index + count for i in chunk.pages):
                         if chunk.owner is not self._token:
                             chunk = self._chunks[number] = _Chunk(self._token, dict(chunk.pages))
-                        chunk.digest = None
+                        chunk.digest = chunk.note = None
                         for i in [i for i in chunk.pages if index <= i < index + count]:
                             del chunk.pages[i]
                             chunk.owned.discard(i)
@@ -207,6 +208,29 @@ class Store:
                 at = (base + index) * PAGE
                 if first <= at < last and pages[index].data != _ZERO:
                     yield at, bytes(pages[index].data)
+
+    def page_digest(self, page: int) -> bytes:
+        """Digest of one page (by number), empty for a page of zeros; equal digests: equal bytes and line KeyIDs."""
+        chunk = self._chunks.get(page // _CHUNK)
+        found = chunk.pages.get(page % _CHUNK) if chunk is not None else None
+        return b"" if found is None else found.fingerprint()
+
+    def digest_without(self, left_out: Container[int]) -> bytes:
+        """Like :meth:`fingerprint`, without some pages (by number; the same ones in every call on a store)."""
+        parts: list[bytes] = []
+        for number in sorted(self._chunks):
+            chunk = self._chunks[number]
+            if chunk.note is None:
+                base = number * _CHUNK
+                pages = [
+                    index.to_bytes(2, "little") + digest
+                    for index in sorted(chunk.pages)
+                    if base + index not in left_out and (digest := chunk.pages[index].fingerprint())
+                ]
+                chunk.note = blake2b(b"".join(pages), digest_size=16).digest() if pages else b""
+            if chunk.note:
+                parts.append(number.to_bytes(6, "little") + chunk.note)
+        return blake2b(b"".join(parts), digest_size=16).digest()
 
     def fingerprint(self) -> bytes:
         """16 bytes that depend on contents and line KeyIDs only, not on how they came about."""
