@@ -1,0 +1,73 @@
+"""Let somebody touch a physical address and say what becomes of it.
+
+    python -m seamref access host 0x7C001000
+    python -m seamref access td 0x100000 --keyid 33 --write
+    python -m seamref access --matrix
+
+The platform is prepared for the experiment: SEAMRR 0x7C000000 to 0x7FFFFFFF, P_SEAMLDR_RANGE its last 4 MiB, six
+KeyID bits, of which one is TDX private.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "who may touch which physical address, and which clause says no"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("agent", nargs="?", help="host, guest, smm, dma, acm, td, module, p_seamldr or cpu")
+    parser.add_argument("address", nargs="?", help="physical address, without KeyID bits")
+    parser.add_argument("--keyid", type=int, default=0, help="KeyID of the access, default 0")
+    parser.add_argument("--size", type=int, default=8, help="bytes, default 8")
+    parser.add_argument("--write", action="store_true", help="write instead of read")
+    parser.add_argument("--denied", choices=["abort", "fault"], default="abort",
+                        help="what SEAM memory answers outside SEAM")
+    parser.add_argument("--matrix", action="store_true", help="every agent at a few places")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Judge the access; exit code 1 when it is refused."""
+    from dataclasses import replace
+
+    from seamref.arch import lab
+    from seamref.arch.memory import Agent, Verdict, fault_of
+    from seamref.arch.revision import SILICON, Denied
+    from seamref.errors import SeamrefError
+
+    denied = Denied.FAULT if args.denied == "fault" else Denied.ABORT_PAGE
+    platform = lab.platform(revision=replace(SILICON, denied=denied))
+    seamrr, p_seamldr = lab.SEAMRR, lab.P_SEAMLDR_RANGE
+    if args.matrix:
+        places = {"host memory": 0x100000, "MODULE_RANGE": seamrr.base, "P_SEAMLDR_RANGE": p_seamldr.base,
+                  "private KeyID": platform.with_keyid(0x100000, 33)}
+        for agent in Agent:
+            said = []
+            for name, at in places.items():
+                verdict, clause = platform.judge(agent, at, 8, args.write)
+                said.append(f"{name}: {'yes' if verdict is Verdict.ALLOWED else 'no, ' + clause}")
+            print(f"{agent.name.lower():10} {'; '.join(said)}")
+        return 0
+    if args.agent is None or args.address is None:
+        raise SeamrefError("access needs an agent and an address, or --matrix")
+    try:
+        agent = Agent[args.agent.upper().replace("-", "_")]
+    except KeyError:
+        raise SeamrefError(f"no agent {args.agent!r}; there are {', '.join(a.name.lower() for a in Agent)}") from None
+    try:
+        address = int(args.address, 0)
+    except ValueError:
+        raise SeamrefError(f"address {args.address!r} is no number") from None
+    if not 1 <= args.size <= 4096 or address < 0:
+        raise SeamrefError(f"size {args.size}, address {address:#x}: size must be 1 to 4096, the address not negative")
+    verdict, clause = platform.judge(agent, platform.with_keyid(address, args.keyid), args.size, args.write)
+    fault = fault_of(verdict, denied, args.write, clause)
+    private = "private" if platform.is_private(args.keyid) else "shared"
+    print(f"{agent.value} {'writes' if args.write else 'reads'} {args.size} bytes at 0x{address:X}, "
+          f"{private} KeyID {args.keyid}")
+    if verdict is Verdict.ALLOWED:
+        print("allowed")
+        return 0
+    print(f"{verdict.value}: {fault or 'reads all ones, writes dropped'}, decided by {clause}")
+    return 1

@@ -1,0 +1,47 @@
+"""Let an event arrive at a processor and say what happens there and on the others.
+
+    python -m seamref event                       every event in every mode
+    python -m seamref event --kind mc --mode seam
+"""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "what NMI, SMI, machine check, interrupt, INIT or shutdown does in each mode, and to everybody else"
+MODES = ("host", "guest", "seam", "td")
+KINDS = ("smi", "nmi", "intr", "mc", "init", "shutdown")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--kind", choices=KINDS, help="only this event")
+    parser.add_argument("--mode", choices=MODES, help="only in this mode")
+    parser.add_argument("--revision", default="silicon", metavar="NAME", help="default silicon")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Raise the events."""
+    from seamref.arch import lab
+    from seamref.arch.events import EventKind, EventOutcome, raise_event, shutdown
+    from seamref.arch.revision import get_revision
+    from seamref.arch.seam import seamcall
+
+    revision = get_revision(args.revision)
+    for mode in [args.mode] if args.mode else MODES:
+        for kind in [args.kind] if args.kind else KINDS:
+            platform = lab.platform(revision=revision)
+            lp = platform.lp(0)
+            lp.rflags |= 1 << 9
+            if mode in ("seam", "td"):
+                seamcall(platform, 0)
+            if mode == "td":
+                lp.smi_inhibit = lp.nmi_inhibit = False
+            lp.non_root = mode in ("guest", "td")
+            if kind == "shutdown":
+                outcome: EventOutcome = shutdown(platform, 0, "asked for")
+            else:
+                outcome = raise_event(platform, 0, EventKind[kind.upper()])
+            other = seamcall(platform, 1)
+            print(f"{kind:8} in {mode:5}: {outcome!s:52} SEAMCALL on another processor: {other}")
+    return 0
