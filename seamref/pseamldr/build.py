@@ -10,7 +10,8 @@ from seamref.errors import SeamrefError
 from seamref.layout import Field, Layout, Raw, reserved, u16, u32
 from seamref.pseamldr.sigstruct import PRODUCTION_KEY_HASH
 
-R10, R15 = "1.0", "1.5""The two published generations."""
+R10, R15 = "1.0", "1.5"
+"""The two published generations."""
 REVISIONS = (R10, R15)
 
 BUILD_OFFSET = STUB.size

@@ -26,7 +26,17 @@ from seamref.errors import SeamrefError
 from seamref.layout import Record
 from seamref.mint import elf
 from seamref.pseamldr import program as _program
-from seamref.pseamldr.api import COMPONENT, HANDOFF_DATA_HEADER, PAGE, SEAMLDR_INFO, Leaf, Recoverability, Scenario, Status
+from seamref.pseamldr.api import (
+    COMPONENT,
+    HANDOFF_DATA_HEADER,
+    PAGE,
+    SEAMLDR_INFO,
+    SEAMLDR_PARAMS,
+    Leaf,
+    Recoverability,
+    Scenario,
+    Status,
+)
 from seamref.pseamldr.build import Build
 from seamref.pseamldr.data import P_SEAMLDR_DATA
 from seamref.pseamldr.memory_constants import MemoryConstants
@@ -323,16 +333,26 @@ class Session:
         return f"{len(now)} pages hold data" if now else "all zero"
 
     @property
+    def had_module(self) -> bool:
+        """SEAMEXTEND named a module when the session began."""
+        return bool(self.calls and SEAMEXTEND.peek(self.calls[0].before, "valid"))
+
+    @property
     def survives(self) -> str:
         """What became of the module that was there before, in words."""
-        was = bool(self.calls and SEAMEXTEND.peek(self.calls[0].before, "seam_ready"))
         if isinstance(self.last.outcome, Shutdown):
-            return "no: the processor shuts down, both loaders are marked not loaded"
-        if self.ok:
-            return "replaced" if was else "there was none; the new one is ready"
-        if not was:
-            return "there was none" + ("" if not self.ready else "; one is ready")
-        return "yes" if self.ready and self.memory == "untouched" else "no"
+            return "no: the processor is down, and both modules are marked not loaded"
+        if self.ok and not loader_data(self.platform).lps_in_update and self.ready:
+            return "replaced" if self.had_module else "there was none; the new one is ready"
+        if not self.had_module:
+            return "there was none"
+        if self.ready and self.memory == "untouched":
+            return "yes"
+        if loader_data(self.platform).lps_in_shutdown:
+            return "blocked for good: a SHUTDOWN has begun"
+        if loader_data(self.platform).lps_in_update:
+            return "blocked: the session is still open"
+        return "no"
 
 
 def install(made: Platform, params: int = PARAMS, order: Iterable[int] | None = None) -> Session:
@@ -367,16 +387,17 @@ def hand_off(made: Platform, *, hv: int = 0, size: int = 64, valid: int = 1) -> 
 class Attempt:
     """One INSTALL as a value: what runs, what is handed over, and what is wrong with it.
 
-    ``old``        build that runs before, ``None``: no module
+    ``old``        build that runs before, ``None``: no module; ``old_sig`` fields of its sigstruct to override
     ``scenario``   LOAD or UPDATE
     ``build``      of the new module; ``image`` further arguments of its image
     ``sig``        sigstruct fields to override; ``resign`` whether before signing; ``key`` the signer
-    ``params``     SEAMLDR_PARAMS fields to override; ``edit`` changes the image's bytes after it was hashed
+    ``params``     SEAMLDR_PARAMS fields to override, also ``mod_pages_pa_list[5]``; ``edit`` changes the image's bytes before it is hashed
     ``on``         arguments of the platform; ``prepare`` changes it before the session
     ``order``      the processors that call, by default each once
     """
 
     old: str | None = "1.5.05"
+    old_sig: Mapping[str, Any] = field(default_factory=dict)
     scenario: Scenario = Scenario.LOAD
     build: str = "1.5.06"
     image: Mapping[str, Any] = field(default_factory=dict)
@@ -385,7 +406,6 @@ class Attempt:
     other_key: bool = False
     params: Mapping[str, Any] = field(default_factory=dict)
     edit: Callable[[bytearray], None] | None = None
-    rehash: bool = True
     rcx: int = PARAMS
     on: Mapping[str, Any] = field(default_factory=dict)
     prepare: Callable[[Platform], None] | None = None
@@ -401,17 +421,16 @@ class Attempt:
 
     def make_sigstruct(self, image: bytes) -> bytes:
         """Its sigstruct.  Overrides of an unknown field are an error that names it."""
-        basis = image if self.rehash else mint.module_image(self.build, **self.image)
         fields = dict(self.sig)
-        if self.edit is not None:
+        if self.edit is not None:  # an image that is no ELF any more says nothing about its entry point
             plain = mint.sigstruct_fields(mint.module_image(self.build, **self.image))
-            fields = {**{k: v for k, v in plain.items() if k != "seamhash"}, **fields}
+            fields = {**{name: value for name, value in plain.items() if name != "seamhash"}, **fields}
         key = mint.OTHER_KEY if self.other_key else mint.KEY
-        return mint.sigstruct(basis, key=key, resign=self.resign, **fields)
+        return mint.sigstruct(image, key=key, resign=self.resign, **fields)
 
     def platform(self) -> Platform:
         """The platform before the session, the old module running on it."""
-        return running(self.old, **self.on)
+        return running(self.old, self.old_sig, **self.on)
 
     def run(self) -> Session:
         """Do it."""
@@ -419,7 +438,11 @@ class Attempt:
         if self.old is not None and self.scenario == Scenario.UPDATE:
             hand_off(made, **self.handoff)
         image = self.make_image()
-        mint.place(made, image, self.make_sigstruct(image), scenario=int(self.scenario), at=PARAMS, **self.params)
+        mint.place(made, image, self.make_sigstruct(image), at=PARAMS)
+        page = bytearray(made.bytes_at(Agent.HOST, PARAMS, SEAMLDR_PARAMS.size))
+        for name, value in {"scenario": int(self.scenario), **self.params}.items():
+            SEAMLDR_PARAMS.poke(page, name, value)
+        made.store(Agent.HOST, PARAMS, page)
         if self.prepare is not None:
             self.prepare(made)
         return install(made, self.rcx, self.order)
@@ -428,13 +451,13 @@ class Attempt:
 _RUNNING: dict[str, Platform] = {}
 
 
-def running(module: str | None, **on: Any) -> Platform:
+def running(module: str | None, sig: Mapping[str, Any] | None = None, **on: Any) -> Platform:
     """A fork of a platform on which a module has been loaded with INSTALL (``None``: no module)."""
-    key = repr((module, sorted(on.items())))
+    key = repr((module, sorted((sig or {}).items()), sorted(on.items())))
     if key not in _RUNNING:
         made = platform(**on)
         if module is not None:
-            load(made, module)
+            load(made, module, **(sig or {}))
         _RUNNING[key] = made
     return _RUNNING[key].fork()
 
