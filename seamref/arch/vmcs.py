@@ -99,6 +99,7 @@ _CHOSEN = (
     ("guest_activity_state", 0x4826, 4, 0x8D8),
     ("guest_cs_selector", 0x0802, 4, 0x8DC),
     ("exit_interruption_info", 0x4404, 4, 0x8E0),
+    ("guest_physical_address", 0x2400, 8, 0x8E8),
 )
 FIELDS: tuple[VmcsField, ...] = tuple(VmcsField(*row, MEASURED) for row in _MEASURED) + tuple(
     VmcsField(*row, CHOSEN) for row in _CHOSEN

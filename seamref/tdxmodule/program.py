@@ -1,0 +1,227 @@
+"""The TDX module as a program: entered by SEAMCALL with RAX[63] = 0 and by TD exits, left by SEAMRET and VM entry.
+
+Steps of a call, each separable so that another processor can act in between::
+
+    enter     registers saved in local data, busy = 1
+    dispatch  RAX, version, state (table DISPATCH)
+    checks    the leaf's own checks; locks are taken on the way
+    effect    one or more pieces of work; locks released behind the last
+    leave     busy = 0, registers and RIP for the caller, SEAMRET
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from seamref.arch.lp import GPRS, Lp
+from seamref.arch.msr import SPEC_CTRL, wrmsr
+from seamref.arch.outcome import ExitReason, Guest
+from seamref.arch.seam import seam_cvp, seamret
+from seamref.arch.software import (
+    STUB,
+    TDX_MODULE_PROGRAM,
+    Port,
+    Running,
+    StepOutcome,
+    Ud2,
+    register_program,
+)
+from seamref.arch.structures import SYS_INFO_TABLE
+from seamref.errors import NotModelled
+from seamref.spec import Check, CheckTable, implements
+from seamref.tdxmodule import metadata, run, system, td
+from seamref.tdxmodule.build import TDX_MODULE_BUILD
+from seamref.tdxmodule.core import (
+    LEAVES,
+    Answer,
+    At,
+    Call,
+    Leaf,
+    Linear,
+    View,
+    advance_rip,
+    finish,
+    handoff_bytes,
+    keep_inputs,
+    region_lps,
+    restore_inputs,
+    run_stage,
+    vmcs_field,
+)
+from seamref.tdxmodule.status import Operand, Status
+from seamref.tdxmodule.structures import GLOBAL_DATA, LOCAL_DATA, PAGE, SysState
+
+if TYPE_CHECKING:
+    from seamref.arch.platform import Platform
+
+S = Status
+_D = "TDXM src/vmm_dispatcher/tdx_vmm_dispatcher.c"
+UNMODELLED = {
+    5: "TDH.MEM.PAGE.RELOCATE", 6: "TDH.MEM.PAGE.AUG", 7: "TDH.MEM.RANGE.BLOCK", 12: "TDH.MEM.RD", 13: "TDH.MNG.WR",
+    14: "TDH.MEM.WR", 15: "TDH.MEM.PAGE.DEMOTE", 23: "TDH.MEM.PAGE.PROMOTE", 24: "TDH.PHYMEM.PAGE.RDMD",
+    25: "TDH.MEM.SEPT.RD", 26: "TDH.VP.RD", 29: "TDH.MEM.PAGE.REMOVE", 30: "TDH.MEM.SEPT.REMOVE",
+    39: "TDH.MEM.RANGE.UNBLOCK", 41: "TDH.PHYMEM.PAGE.WBINVD", 48: "TDH.SERVTD.BIND",
+    49: "TDH.SERVTD.PREBIND", 64: "TDH.EXPORT.ABORT", 65: "TDH.EXPORT.BLOCKW", 66: "TDH.EXPORT.RESTORE",
+    68: "TDH.EXPORT.MEM", 70: "TDH.EXPORT.PAUSE", 71: "TDH.EXPORT.TRACK", 72: "TDH.EXPORT.STATE.IMMUTABLE",
+    73: "TDH.EXPORT.STATE.TD", 74: "TDH.EXPORT.STATE.VP", 75: "TDH.EXPORT.UNBLOCKW", 80: "TDH.IMPORT.ABORT",
+    81: "TDH.IMPORT.END", 82: "TDH.IMPORT.COMMIT", 83: "TDH.IMPORT.MEM", 84: "TDH.IMPORT.TRACK",
+    85: "TDH.IMPORT.STATE.IMMUTABLE", 86: "TDH.IMPORT.STATE.TD", 87: "TDH.IMPORT.STATE.VP", 96: "TDH.MIG.STREAM.CREATE",
+}
+"""Leaves of the published interface that this book does not cover: asking for one names the gap."""
+_VERSION_1 = {3, 11, 23, 26, 30}
+"""Leaves that take version 1 in every build (MEM.SEPT.ADD, MNG.RD and others)."""
+
+
+def _bad_version(c: Call) -> bool:
+    if c.version == 0:
+        return False
+    found = LEAVES.get(c.leaf)
+    by_knob = found is not None and any(c.version <= version and c.has(knob) for version, knob in found.versions)
+    return not (by_knob or (c.leaf in _VERSION_1 and c.version == 1))
+
+
+def _early(c: Call) -> bool:
+    found = LEAVES.get(c.leaf)
+    return found is not None and found.before_ready
+
+
+DISPATCH: CheckTable[Call, Answer] = CheckTable("TDX module dispatcher", (
+    Check("DISPATCH.reserved", "RAX[63:24] is not 0", lambda c: c.reg("rax") >> 24 != 0,
+          Answer(S.TDX_OPERAND_INVALID, Operand.RAX), _D),
+    Check("DISPATCH.version", "RAX[23:16] is a version the leaf does not have", _bad_version,
+          Answer(S.TDX_OPERAND_INVALID, Operand.RAX), _D),
+    Check("DISPATCH.shutdown", "state SYS_SHUTDOWN, and the leaf is not TDH.SYS.LP.SHUTDOWN",
+          lambda c: c.state == SysState.SYS_SHUTDOWN and c.leaf != 44, Answer(S.TDX_SYS_SHUTDOWN), _D),
+    Check("DISPATCH.not_ready", "state is not SYS_READY, and the leaf is none of those that bring the module up",
+          lambda c: c.state != SysState.SYS_READY and not _early(c), Answer(S.TDX_SYS_NOT_READY), _D),
+    Check("DISPATCH.leaf", "no such leaf", lambda c: c.leaf not in LEAVES and c.leaf not in UNMODELLED,
+          Answer(S.TDX_OPERAND_INVALID, Operand.RAX), _D),
+), "What the dispatcher looks at before any leaf, in order; registers other than RAX keep the caller's values.")
+
+
+class TdxModule:
+    """The behaviour of a TDX module image; everything it knows lies in the platform's memory."""
+
+    id = TDX_MODULE_PROGRAM
+    name = "TDX module"
+
+    def step(self, platform: Platform, lp: Lp, parameters: bytes) -> StepOutcome:
+        """One step: which one follows from ``lp.program_state``, and right after entry from the current VMCS."""
+        at = lp.program_state
+        if at is None:
+            return self._enter(platform, lp) if lp.current_vmcs == seam_cvp(platform, lp) else run.td_exit(platform, lp)
+        assert isinstance(at, At)
+        call = Call(platform, lp)
+        call.held = list(at.held)
+        match at.phase:
+            case "dispatch":
+                return self._dispatch(call)
+            case "checks":
+                return self._checks(call, _leaf(call))
+            case "effect":
+                return self._effect(call, _leaf(call), at.effect)
+            case "leave":
+                return self._leave(call)
+            case "tdcall":
+                return run.tdcall(call)
+            case "resume":
+                return run.resume(call)
+            case "exit_td":
+                return run.exit_td(call)
+            case _:
+                raise NotModelled(f"phase {at.phase!r} of the TDX module")
+
+    @implements("MODULE.enter", "all registers saved in local data and zeroed, pointers computed once, busy = 1",
+                "TDXM tdx_seamcall_entry_point.S, tdx_vmm_dispatcher.c")
+    def _enter(self, platform: Platform, lp: Lp) -> StepOutcome:
+        """MODULE.enter."""
+        linear = Linear(Port(platform, lp))
+        local = View(LOCAL_DATA, linear, lp.gs_base)
+        local.set("gprs", b"".join(getattr(lp, r).to_bytes(8, "little") for r in GPRS))
+        for name in GPRS:
+            if name != "rsp":
+                setattr(lp, name, 0)
+        if local.num("sysinfo") == 0:
+            find_data(lp, linear, local)
+        if vmcs_field(platform, lp, "exit_reason") & 0xFFFF != ExitReason.SEAMCALL:
+            raise Ud2("entered for another reason than SEAMCALL")
+        local.set("busy", 1)
+        local.set("spec_ctrl", platform.msr_value(lp, SPEC_CTRL))
+        wrmsr(platform, lp.id, SPEC_CTRL, 1)
+        lp.program_state = At("dispatch")
+        return Running("entered")
+
+    def _dispatch(self, call: Call) -> StepOutcome:
+        row = DISPATCH.decide(call)
+        if row is not None:
+            return finish(call, row.result.result(call))
+        if call.leaf in UNMODELLED:
+            raise NotModelled(f"{UNMODELLED[call.leaf]} (leaf {call.leaf})", "DISPATCH.leaf")
+        found = _leaf(call)
+        for name in found.outputs:
+            call.fixed[name] = call.reg(name)
+        call.lp.program_state = At("checks")
+        return Running(found.name)
+
+    def _checks(self, call: Call, leaf: Leaf) -> StepOutcome:
+        inputs = {name: call.reg(name) for name in (*leaf.outputs, *leaf.ones)}
+        for name in leaf.outputs:
+            call.out(**{name: 0})
+        for name in leaf.ones:
+            call.out(**{name: (1 << 64) - 1})
+        call.fixed.update(inputs)
+        for stage in leaf.stages:
+            result = run_stage(stage, call)
+            if result is not None:
+                return finish(call, result)
+        keep_inputs(call, leaf)
+        call.lp.program_state = At("effect", 0, tuple(call.held))
+        return Running(f"{leaf.name} checks passed")
+
+    def _effect(self, call: Call, leaf: Leaf, index: int) -> StepOutcome:
+        restore_inputs(call, leaf)
+        outcome = leaf.effects[index](call)
+        if isinstance(outcome, Guest):
+            return outcome
+        if outcome is not None:
+            return finish(call, outcome)
+        keep_inputs(call, leaf)
+        call.lp.program_state = At("effect", index + 1, tuple(call.held))
+        return Running(f"{leaf.name} effect {index + 1}")
+
+    @implements("MODULE.leave", "guest RIP behind SEAMCALL, busy = 0, registers from the saved area, SEAMRET",
+                "TDXM tdx_seamret_to_vmm.S")
+    def _leave(self, call: Call) -> StepOutcome:
+        """MODULE.leave."""
+        platform, lp = call.platform, call.lp
+        advance_rip(platform, lp)
+        wrmsr(platform, lp.id, SPEC_CTRL, call.local.num("spec_ctrl"))
+        call.local.set("busy", 0)
+        for name, value in zip(GPRS, call.local.get("gprs"), strict=True):
+            if name != "rsp":  # SEAMRET takes it from the transfer VMCS
+                setattr(lp, name, value)
+        return seamret(platform, lp.id)
+
+
+def _leaf(call: Call) -> Leaf:
+    return LEAVES[call.leaf]
+
+
+@implements("MODULE.find_data", "first entry on a processor: local data from GS base, table from FS base, global data "
+            "behind the N processor blocks", "TDXM tdx_vmm_dispatcher.c")
+def find_data(lp: Lp, linear: Linear, local: View) -> None:
+    """MODULE.find_data: pointers computed once and cached in local data."""
+    table = View(SYS_INFO_TABLE, linear, lp.fs_base)
+    build = TDX_MODULE_BUILD.decode(linear.read(lp.rip + STUB.size, TDX_MODULE_BUILD.size))
+    first = table.num("data_rgn_base") + handoff_bytes(table, build)
+    size = (table.num("num_tls_pages") + 1) * PAGE
+    local.set("lp_id", (lp.gs_base - first) // size)
+    local.set("global", first + region_lps(table) * size)
+    local.set("sysinfo", lp.fs_base)
+    if local.num("global") + GLOBAL_DATA.size > table.num("data_rgn_base") + table.num("data_rgn_size") - PAGE:
+        raise Ud2("the data region is too small for global data")
+
+
+PROGRAM = register_program(TdxModule())
+
+__all__ = ["DISPATCH", "PROGRAM", "UNMODELLED", "TdxModule", "metadata", "system", "td"]
