@@ -22,15 +22,15 @@ from struct import Struct, pack
 from struct import error as StructError
 from typing import Any
 
-from seamref.arch.lp import CR4_VMXE, GPRS, Lp
+from seamref.arch.lp import GPRS, Lp
 from seamref.arch.memory import Range
-from seamref.arch.msr import KEYID_PARTITIONING, MISC_ENABLE, SEAMRR_BASE, SEAMRR_MASK, SPEC_CTRL, TME_ACTIVATE
+from seamref.arch.msr import KEYID_PARTITIONING, MISC_ENABLE, SPEC_CTRL
 from seamref.arch.outcome import Left
 from seamref.arch.paging import ADDRESS
 from seamref.arch.platform import Platform, PlatformConfig, Topology
 from seamref.arch.seam import BIT63, _enter_SEAM, _leave_SEAM
 from seamref.arch.software import MemoryFault, Ud2
-from seamref.arch.structures import P_SYS_INFO_TABLE, SYS_INFO_TABLE
+from seamref.arch.structures import SYS_INFO_TABLE
 from seamref.arch.trace import Computed, Event
 from seamref.arch.vmcs import get, put
 from seamref.arch.vmx import current
@@ -39,20 +39,15 @@ from seamref.pseamldr.api import COMPONENT, PAGE, SEAMLDR_PARAMS, Leaf
 from seamref.pseamldr.build import Build
 from seamref.pseamldr.data import P_SEAMLDR_DATA
 from seamref.pseamldr.elf import ELF64_EHDR, ELF64_RELA, ELF64_SHDR
+from seamref.pseamldr.lab import data_base, load_p_seamldr, set_up_seamrr
 from seamref.pseamldr.memory_constants import MemoryConstants
 from seamref.pseamldr.program import Stage, advance
 from seamref.pseamldr.sigstruct import SEAM_SIGSTRUCT
-from seamref.pseamldr.vmcs_setup import VMX_MSRS, common_fields
 
 FORMAT = "pseamldr-vectors/1"
 M64 = (1 << 64) - 1
 _ZERO_PAGE = bytes(PAGE)
 _WORDS = Struct("<512Q")
-
-CODE_SIZE, STACK_SIZE, DATA_SIZE = 0x1000, 0x4000, P_SEAMLDR_DATA.size
-"""Sizes of P-SEAMLDR's own regions in the state a case starts from; no result depends on them."""
-_OWN_LINEAR = {"code": 0xFFFF800000000000, "stack": 0xFFFF800100000000, "data": 0xFFFF800300000000,
-               "sysinfo": 0xFFFF8003FFFF0000, "module": 0x200000000}
 
 
 class FormatError(SeamrefError):
@@ -189,34 +184,22 @@ class Recipes:
 # --- the platform of a case
 
 
-def _sysinfo(p: dict[str, Any], seamrr: Range, held: Range) -> bytes:
-    """P_SYS_INFO_TABLE: the low half as MCHECK wrote it, the high half as NP-SEAMLDR leaves it."""
-    fms = [integer(v) for v in p["fms"]]
+def _sysinfo(p: dict[str, Any]) -> dict[str, Any]:
+    """The low half of P_SYS_INFO_TABLE as MCHECK wrote it, and who launched NP-SEAMLDR."""
     seed = p.get("reserved_seed")
     reserved = bytes(1470) if seed is None else shake(integer(seed), 1470)
-    linear = _OWN_LINEAR
-    return P_SYS_INFO_TABLE.encode({
+    return {
         "version": integer(p["sysinfo_version"]),
         "tot_num_lps": integer(p["tot_num_lps"]),
         "tot_num_sockets": integer(p["num_sockets"]),
-        "socket_cpuid_table": fms,
-        "p_seamldr_range_base": held.base,
-        "p_seamldr_range_size": held.size,
+        "socket_cpuid_table": [integer(v) for v in p["fms"]],
         "skip_smrr2_check": integer(p["skip_smrr2_check"]),
         "tdx_ac": integer(p["tdx_ac"]),
         "reserved_0": reserved[:62],
         "cmr": [{"base": integer(base), "size": integer(size)} for base, size in p["cmrs"]],
         "reserved_1": reserved[62:],
-        "code_rgn_base": linear["code"],
-        "code_rgn_size": CODE_SIZE,
-        "data_rgn_base": linear["data"],
-        "data_rgn_size": DATA_SIZE,
-        "stack_rgn_base": linear["stack"],
-        "stack_rgn_size": STACK_SIZE,
-        "module_region_base": linear["module"],
         "acm_x2apicid": integer(p["acm_x2apicid"]),
-        "acm_x2apicid_valid": 1,
-    })
+    }
 
 
 def _ids(ranges: list[list[int]]) -> Iterator[int]:
@@ -229,51 +212,31 @@ def _callers(step: dict[str, Any]) -> list[int]:
     return list(_ids(step["lps"])) if "lps" in step else [integer(step["lp"])]
 
 
-def make_platform(case: dict[str, Any]) -> Platform:
+def make_platform(case: dict[str, Any], build: Build) -> Platform:
     """The platform that a case describes, with a freshly loaded P-SEAMLDR."""
     p = case["platform"]
     seamrr = Range(integer(p["seamrr_base"]), integer(p["seamrr_size"]))
     size = integer(p["p_seamldr_range_size"])
-    held = Range(seamrr.end - size, size)
-    maxpa, k = integer(p["max_pa"]), integer(p["hkid_bits"])
-    vmx = {integer(address): integer(value) for address, value in p["vmx_msrs"].items()}
+    k = integer(p["hkid_bits"])
     ids = tuple(sorted({*_ids(p["lps"]), *chain.from_iterable(_callers(step) for step in case["steps"])}))
-    config = PlatformConfig(
+    platform = Platform(PlatformConfig(
         topology=Topology(
             sockets=min(max(integer(p["num_sockets"]), 1), 8),
             addressable=integer(p["cpuid4_max_lps_minus1"]) + 1,
             ids=ids,
         ),
-        maxpa=maxpa, max_keyid_bits=k, fms=tuple(integer(v) for v in p["fms"]) or (0,),
+        maxpa=integer(p["max_pa"]), max_keyid_bits=k, fms=tuple(integer(v) for v in p["fms"]) or (0,),
         seamdb_size=integer(case["seamdb"]["size"]), debug_unlocked=bool(integer(p["debug_unlocked"])),
-        vmx_msrs=vmx, keyid_separate=True,
-    )
-    platform = Platform(config)
+        vmx_msrs={integer(address): integer(value) for address, value in p["vmx_msrs"].items()}, keyid_separate=True,
+    ))
     platform.SEAMEXTEND = bytes.fromhex(case["seamextend"])
-    platform.p_seamldr_range = held
-    mask = -seamrr.size & (1 << max(maxpa, 26)) - (1 << 25) | 0xC00
+    set_up_seamrr(platform, seamrr, Range(seamrr.end - size, size), k)
     for id in ids:
         lp = platform.lp(id)
-        lp.vmx_on = True
-        lp.cr4 |= CR4_VMXE
-        for address, value in (
-            (SEAMRR_BASE, seamrr.base | 8), (SEAMRR_MASK, mask), (TME_ACTIVATE, k << 32 | 3),
-            (KEYID_PARTITIONING, integer(p["num_mktme_kids"])), (MISC_ENABLE, integer(p.get("misc_enable", 0))),
-            (SPEC_CTRL, integer(p.get("spec_ctrl", 0)) & 0x7FF),  # other bits cannot be set on a processor
-        ):
-            platform.set_msr(lp, address, value)
-    platform.keyid_layout_changed()
-    platform.store_.write(held.end - PAGE, _sysinfo(p, seamrr, held))
-    vmcs = bytearray(PAGE)
-    linear = _OWN_LINEAR
-    for name, field_value in {
-        **common_fields({address: vmx.get(address, 0) for address in VMX_MSRS}),
-        "host_cr3": held.base + 2 * PAGE, "host_rip": linear["code"], "host_fs_base": linear["sysinfo"],
-        "host_gs_base": linear["data"], "host_rsp": linear["stack"] + STACK_SIZE - PAGE - 8,
-        "host_ssp": linear["stack"] + STACK_SIZE - 8,
-    }.items():
-        put(vmcs, name, field_value)
-    platform.store_.write(held.base + PAGE, vmcs)
+        platform.set_msr(lp, KEYID_PARTITIONING, integer(p["num_mktme_kids"]))
+        platform.set_msr(lp, MISC_ENABLE, integer(p.get("misc_enable", 0)))
+        platform.set_msr(lp, SPEC_CTRL, integer(p.get("spec_ctrl", 0)) & 0x7FF)  # a processor has no other bits
+    load_p_seamldr(platform, build, _sysinfo(p))
     return platform
 
 
@@ -498,14 +461,14 @@ class Replay:
         self.recipes = recipes
         self.build = build
         self.whole = whole
-        self.platform = make_platform(case)
+        self.platform = make_platform(case, build)
         held = self.platform.p_seamldr_range
         seamrr = self.platform.seamrr()
         assert held is not None and seamrr is not None
         self.seamrr = seamrr
         self.held = held
         self.module = Range(self.seamrr.base, held.base - self.seamrr.base)
-        self.data = held.end - PAGE - CODE_SIZE - STACK_SIZE - DATA_SIZE
+        self.data = data_base(held)
         self.calls = 0
         for write in case.get("initial_module_range", []):
             self._seam_write(write)
