@@ -370,8 +370,8 @@ def kernel_table(version: str) -> CheckTable[Header, Refusal]:
     return KERNEL_V8 if version == "v8" else KERNEL_V1
 
 
-@implements("IMAGE.check", "the kernel checks the file's header and lists its pages for P-SEAMLDR; it looks at no hash, "
-            "no signature and no compatibility", _LNX)
+@implements("IMAGE.check", "the kernel checks the file's header and lists its pages for P-SEAMLDR; it looks at no "
+            "hash, signature or compatibility", _LNX)
 def check_image(data: Buffer, version: str = "merged", *, no_memory: bool = False) -> ImageOutcome:
     """IMAGE.check: what ``seamldr_install_module`` makes of a file before anything is shut down.
 

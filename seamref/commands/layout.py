@@ -1,0 +1,48 @@
+"""Offset tables of every declared structure: a list of names, or one table, as text or JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+HELP = "offset table of a declared structure, or the list of structures"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("name", metavar="NAME", nargs="?", help="a structure, such as SEAM_SIGSTRUCT")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the list or the table."""
+    from seamref.commands._rooms import layouts
+    from seamref.errors import SeamrefError
+
+    known = layouts()
+    if args.name is None:
+        if args.json:
+            listed = [{"name": v.name, "size": v.size, "doc": v.doc, "source": v.source} for v in known.values()]
+            print(json.dumps(listed, indent=1))
+        else:
+            for layout in known.values():
+                print(f"{layout.name:<28} {layout.size:>6}  {layout.doc}")
+        return 0
+    chosen = next((v for k, v in known.items() if k.upper() == args.name.upper()), None)
+    if chosen is None:
+        near = [k for k in known if args.name.upper() in k.upper()]
+        raise SeamrefError(f"no structure {args.name!r}" + (f"; did you mean {', '.join(near)}" if near else
+                                                            " (without a name, all are listed)"))
+    if args.json:
+        print(json.dumps({
+            "name": chosen.name, "size": chosen.size, "doc": chosen.doc, "source": chosen.source,
+            "fields": [{"offset": r.offset, "size": r.size, "name": r.name, "type": r.type, "must_be": r.must_be,
+                        "meaning": r.meaning} for r in chosen.table()],
+        }, indent=1))
+        return 0
+    print(f"{chosen.name}, {chosen.size} bytes ({chosen.source})\n{chosen.doc}")
+    for row in chosen.table():
+        must = f"  [{row.must_be}]" if row.must_be else ""
+        where = f"{row.offset:>6} 0x{row.offset:<5X} {row.size:>5}"
+        print(f"{where}  {row.name:<34} {row.type:<12} {row.meaning}{must}".rstrip())
+    return 0
