@@ -50,7 +50,7 @@ def _wants_lock(host: Host, task: Task) -> bool:
 def _enter(host: Host, cpu: int, task: Task) -> Next:
     """LNX.seamldr_call.erratum: sysfs hides the interface there, so this should not be reachable."""
     if host.series.vmcs is Vmcs.HIDDEN_WARN and "seamret_invd_vmcs" in host.state.bugs:
-        host.warn("seamldr_call", "this CPU has seamret_invd_vmcs", once=True)
+        host.warn("seamldr_call", "this CPU has seamret_invd_vmcs")
         return Next("seamldr_call: WARN, -EINVAL", _continue(host, cpu, replace(task, ret=Errno.EINVAL)))
     if host.series.lock in (Lock.NONE, Lock.INSTALL_ONLY, Lock.RAW_IRQSAVE):
         _irqs_off(host, cpu)
@@ -94,15 +94,19 @@ def _vmptrst(host: Host, cpu: int, task: Task) -> Next:
 
 @local("seamldr.returned")
 def _returned(host: Host, cpu: int, task: Task) -> Next:
-    """Behind the SEAMCALL: the VMCS back, where the version does that."""
+    """Behind the SEAMCALL: where the version saved a VMCS, that is the next thing."""
+    restores = host.series.vmcs is Vmcs.SAVE_RESTORE and task.saved != NONE
+    return Next("", replace(task, pc="seamldr.vmptrld" if restores else "seamldr.unlock"))
+
+
+@handler("seamldr.vmptrld")
+def _vmptrld(host: Host, cpu: int, task: Task) -> Next:
+    """The VMCS back; an error here is -EIO and a warning."""
     ret = task.ret
-    did = ""
-    if host.series.vmcs is Vmcs.SAVE_RESTORE and task.saved != NONE:
-        did = "VMPTRLD"
-        if not isinstance(vmptrld(host.platform, host.cpu(cpu).apicid, task.saved), Done):
-            host.warn("seamldr_call", "VMPTRLD of the saved VMCS failed")
-            ret = Errno.EIO
-    return Next(did, replace(task, pc="seamldr.unlock", ret=ret))
+    if not isinstance(vmptrld(host.platform, host.cpu(cpu).apicid, task.saved), Done):
+        host.warn("seamldr_call", "VMPTRLD of the saved VMCS failed")
+        ret = Errno.EIO
+    return Next("VMPTRLD", replace(task, pc="seamldr.unlock", ret=ret))
 
 
 @handler("seamldr.unlock")

@@ -27,7 +27,7 @@ class Vmcs(Enum):
 class Lock(Enum):
     """How calls of P-SEAMLDR are serialised."""
 
-    NONE = "interrupts off, no lock"
+    NONE = "interrupts off, no lock (nobody posted this)"
     INSTALL_ONLY = "interrupts off; a lock around INSTALL only"
     RAW_IRQSAVE = "raw spinlock, interrupts saved and off, around every call"
     RAW = "raw spinlock around every call"
@@ -144,7 +144,7 @@ class KernelSeries:
 _ID = "@intel.com"
 V1 = KernelSeries(
     name="v1", date="2025-05-23", message_id="20250523095322.88774-1-chao.gao" + _ID, patches=20,
-    vmcs=Vmcs.SAVE_RESTORE, lock=Lock.NONE, retries_seamldr_entropy=True, blob=Blob.V1_CHECKSUM,
+    vmcs=Vmcs.SAVE_RESTORE, lock=Lock.INSTALL_ONLY, retries_seamldr_entropy=True, blob=Blob.V1_CHECKSUM,
     refuses_offline=False, checks_remaining=False, hotplug=Hotplug.STOP_MACHINE, lead=Lead.FIRST_ONLINE,
     failure=Failure.JUMP_DONE, after_shutdown=AfterShutdown.UNINITIALIZED, clears_possible=False,
     failure_message=True, refresh=Refresh.NOTHING, handoff=Handoff.CACHED, compat=Compat.ABSENT,
@@ -160,7 +160,7 @@ V2 = replace(
 )
 V3 = replace(
     V2, name="v3", date="2026-01-23", message_id="20260123145645.90444-1-chao.gao" + _ID, patches=26,
-    lock=Lock.INSTALL_ONLY, failure=Failure.NO_ACK, compat=Compat.IF_SUPPORTED,
+    failure=Failure.NO_ACK, compat=Compat.IF_SUPPORTED,
     errors=(("ECANCELED", "user-abort"), ("EBUSY", "device-busy"), ("EIO", "hw-error"), ("ENOSPC", "flash-wearout"),
             ("ENOMEM", "read-write-error")),
     hides_when_none_remain=False,

@@ -163,8 +163,8 @@ def _step_call(host: Host, cpu: int, task: Task, call: Call) -> Stepped:
 
 
 def is_blocked(host: Host, cpu: int) -> bool:
-    """Whether a step of this CPU would change nothing (it spins, or will never run again)."""
-    if host.cpu(cpu).dead:
+    """Whether a step of this CPU would change nothing (idle, spinning, or dead)."""
+    if host.cpu(cpu).dead or not host.cpu(cpu).tasks:
         return True
     task = host.cpu(cpu).tasks[-1]
     if task.call is not None:
