@@ -1,51 +1,28 @@
-"""The authenticated code module (ACM) that carries NP-SEAMLDR, as bytes: header, tables, what is signed.
+"""The authenticated code module that carries NP-SEAMLDR, as bytes: tables behind the header, parsing, fitness.
 
-Header version 3 is the one of NP-SEAMLDR 1.0 and 1.5.  No public document says byte by byte what the signature of a
-version 3 header covers and with which hash; the rule is *chosen* here, once, in :func:`signed_bytes`.
+The header itself, and which bytes are signed, belong to the processor: :mod:`seamref.arch.acm`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from seamref.arch.acm import ACM_HEADER, ACM_HEADER_V0, ACM_HEADER_V4, HEADERS, signed_bytes
+from seamref.arch.software import ENDBR64_JMP, STUB
 from seamref.errors import LayoutError
-from seamref.layout import Array, Bit, Bits, Buffer, Field, Layout, Raw, reserved, u8, u16, u32, u64
-from seamref.spec import CHOSEN, implements
+from seamref.layout import Array, Buffer, Field, Layout, Raw, Record, reserved, u8, u16, u32, u64
+from seamref.spec import CHOSEN, Check, CheckTable, implements
 
-_HDR = "NPS Core/Include/Header.h"
+if TYPE_CHECKING:
+    from seamref.arch.platform import Platform
 
-ACM_HEADER = Layout(
-    "ACM_HEADER",
-    (
-        Field("ModuleType", u16, "2: chipset ACM", 0, 2, _HDR),
-        Field("ModuleSubType", u16, "0", 2, None, _HDR),
-        Field("HeaderLen", u32, "dwords without scratch (896 bytes)", 4, 224, _HDR),
-        Field("HeaderVersion", u32, "3.0", 8, 0x30000, _HDR),
-        Field("ModuleID", u16, "chipset id", 12, None, _HDR),
-        Field("Flags", Bits(2, (
-            Bit("preproduction", 14, 14, "1: not production-worthy"),
-            Bit("debug_signed", 15, 15, "1: signed for debug"),
-        )), "0: production", 14, None, _HDR),
-        Field("ModuleVendor", u32, "Intel", 16, 0x8086, _HDR),
-        Field("Date", u32, "BCD YYYYMMDD", 20, None, _HDR),
-        Field("Size", u32, "dwords of the whole module", 24, None, _HDR),
-        Field("AcmSvn", u16, "TXT security version", 28, None, _HDR),
-        Field("SeSvn", u16, "SE security version; the low byte becomes the SEAMLDR SVN", 30, None, _HDR),
-        Field("CodeControl", u32, "", 32, None, _HDR),
-        Field("ErrorEntryPoint", u32, "", 36, None, _HDR),
-        Field("GDTLimit", u32, "", 40, None, _HDR),
-        Field("GDTBasePtr", u32, "offset in the module", 44, None, _HDR),
-        Field("SegSel", u32, "selector of the code segment; data is the next", 48, None, _HDR),
-        Field("EntryPoint", u32, "offset in the module", 52, None, _HDR),
-        reserved("Reserved", 64, 56, checked=False),
-        Field("KeySize", u32, "dwords (384 bytes)", 120, 96, _HDR),
-        Field("ScratchSize", u32, "dwords (832 bytes)", 124, 208, _HDR),
-        Field("RSAPubKey", Raw(384, number=True), "RSA-3072 modulus, least significant byte first", 128, None, _HDR),
-        Field("RSASig", Raw(384, number=True), "least significant byte first", 512, None, _HDR),
-        Field("Scratch", Raw(832), "used by the processor while it authenticates; not signed", 896, None, _HDR),
-    ),
-    size=1728,
-    source="MLE appendix A; NPS Core/Include/Header.h",
-    doc="Header version 3 of an authenticated code module.",
-)
+__all__ = [
+    "ACM_HEADER", "ACM_HEADER_V0", "ACM_HEADER_V4", "HEADERS", "signed_bytes",
+    "ACM_INFO_TABLE", "ACM_UUID", "CHIPSET_ID", "PROCESSOR_ID", "P_SEAMLDR_CONSTS", "NP_SEAMLDR_BUILD",
+    "NP_SEAMLDR_PROGRAM", "ACM_MATCH", "Acm", "Misfit", "parse_acm", "fits",
+]
 
 ACM_INFO_TABLE = Layout(
     "ACM_INFO_TABLE",
@@ -130,16 +107,144 @@ NP_SEAMLDR_BUILD = Layout(
 NP_SEAMLDR_PROGRAM = b"seamref.npseamld"
 """Id that the stub at EntryPoint carries."""
 
-@implements("ACM.signed", "the signature covers the whole module of Size dwords except RSAPubKey, RSASig and Scratch",
-            "MLE appendix A; SDM vol. 2D GETSEC[ENTERACCS]", CHOSEN)
-def signed_bytes(acm: Buffer) -> bytes:
-    """ACM.signed: the bytes that are hashed with SHA-384 for the signature; the key is known by its own hash.
+# --- parsing
 
-    ``acm`` shorter than its header or than Size says: a LayoutError that names the field.
+
+@dataclass(frozen=True, slots=True)
+class Acm:
+    """A parsed module.
+
+    ``build`` is ``None`` when the code at EntryPoint is not this book's NP-SEAMLDR; ``image`` is the embedded
+    P-SEAMLDR image then empty.
     """
-    size = 4 * ACM_HEADER.peek(acm, "Size")
-    if not ACM_HEADER.size <= size <= len(acm):
-        raise LayoutError("ACM_HEADER", "Size", ACM_HEADER.offset_of("Size"),
-                          f"0x{size // 4:X} dwords, the header has 0x{ACM_HEADER.size // 4:X}, the file "
-                          f"0x{len(acm) // 4:X}")
-    return bytes(acm[: ACM_HEADER.offset_of("RSAPubKey")]) + bytes(acm[ACM_HEADER.end_of("Scratch") : size])
+
+    data: bytes
+    header: Record
+    info: Record
+    chipsets: tuple[Record, ...]
+    processors: tuple[Record, ...]
+    gdt: tuple[int, ...]
+    build: Record | None
+
+    @property
+    def image(self) -> bytes:
+        """The embedded P-SEAMLDR image, padded to whole pages."""
+        if self.build is None:
+            return b""
+        at = self.build.image_offset
+        return self.data[at : at + self.build.image_size]
+
+
+def _list(data: Buffer, at: int, layout: Layout, name: str, most: int = 256) -> tuple[Record, ...]:
+    """A u32 count and that many records at ``at``; offset 0 is "no list"."""
+    if at == 0:
+        return ()
+    if at + 4 > len(data):
+        raise LayoutError(name, "count", at, f"needs 4 bytes, {max(len(data) - at, 0)} left")
+    count = int.from_bytes(bytes(data[at : at + 4]), "little")
+    if count > most:
+        raise LayoutError(name, "count", at, f"{count} entries, at most {most}")
+    return tuple(layout.decode(data, at + 4 + i * layout.size) for i in range(count))
+
+
+@implements("ACM.parse", "header by its version, information table behind the scratch area, lists where it points",
+            "MLE appendix A")
+def parse_acm(data: Buffer) -> Acm:
+    """ACM.parse: decode a module; a part that is not there is a LayoutError that names structure, field and offset.
+
+    Values are not judged: what the processor demands is the ENTERACCS table, what a loader demands is ACM_MATCH.
+    """
+    data = bytes(data)
+    version = ACM_HEADER.peek(data, "HeaderVersion")
+    layout = HEADERS.get(version)
+    if layout is None:
+        known = ", ".join(hex(v) for v in HEADERS)
+        raise LayoutError("ACM_HEADER", "HeaderVersion", 8, f"0x{version:X}, known are {known}")
+    header = layout.decode(data)
+    info_at = 4 * (header.HeaderLen + header.ScratchSize)
+    info = ACM_INFO_TABLE.decode(data, info_at)
+    if tuple(info.UUID) != ACM_UUID:
+        raise LayoutError("ACM_INFO_TABLE", "UUID", info_at, "is not that of an ACM information table")
+    gdt_size = header.GDTLimit + 1 & ~7
+    if header.GDTBasePtr + gdt_size > len(data):
+        raise LayoutError("ACM_HEADER", "GDTBasePtr", ACM_HEADER.offset_of("GDTBasePtr"),
+                          f"0x{header.GDTBasePtr:X} and 0x{gdt_size:X} bytes leave the module")
+    gdt = tuple(
+        int.from_bytes(data[at : at + 8], "little") for at in range(header.GDTBasePtr, header.GDTBasePtr + gdt_size, 8)
+    )
+    return Acm(
+        data, header, info, _list(data, info.ChipsetIDList, CHIPSET_ID, "ACM_CHIPSET_ID_LIST"),
+        _list(data, info.ProcessorIDList, PROCESSOR_ID, "ACM_PROCESSOR_ID_LIST"), gdt, build_at(data, header.EntryPoint),
+    )
+
+
+def build_at(data: Buffer, entry: int) -> Record | None:
+    """NP_SEAMLDR_BUILD behind the stub at ``entry``, ``None`` when other code stands there."""
+    if entry + STUB.size + NP_SEAMLDR_BUILD.size > len(data):
+        return None
+    stub = STUB.decode(data, entry)
+    if stub.code != ENDBR64_JMP or stub.program != NP_SEAMLDR_PROGRAM:
+        return None
+    return NP_SEAMLDR_BUILD.decode(data, entry + STUB.size)
+
+
+# --- whether a module is for this platform
+
+
+class Misfit(Enum):
+    """Why a loader does not launch a module."""
+
+    TYPE = "not a chipset ACM"
+    VENDOR = "not Intel's"
+    SIGNED_FOR_DEBUG = "debug or pre-production module on a production platform"
+    CHIPSET = "not for this chipset"
+    PROCESSOR = "not for this processor"
+
+
+@dataclass(frozen=True, slots=True)
+class MatchState:
+    """What a loader looks at before it launches."""
+
+    platform: Platform
+    acm: Acm
+
+    def is_for_chipset(self) -> bool:
+        """Some entry of the chipset list has the chipset's ids; with flag bit 0 RevisionID is a mask."""
+        device = self.platform.txt.get("DEVICE_ID", 0)
+        revision = self.platform.txt.get("REVISION_ID", 1)
+        return any(
+            entry.VendorID == 0x8086 and entry.DeviceID == device
+            and (entry.RevisionID & revision if entry.Flags & 1 else entry.RevisionID == revision)
+            for entry in self.acm.chipsets
+        )
+
+    def is_for_processor(self) -> bool:
+        """Some entry of the processor list has this family, model and stepping under its mask."""
+        fms = self.platform.config.fms_of(0)
+        platform_id = self.platform.txt.get("PLATFORM_ID", 0)
+        return any(
+            fms & entry.FMSMask == entry.FMS & entry.FMSMask
+            and platform_id & entry.PlatformMask == entry.PlatformID & entry.PlatformMask
+            for entry in self.acm.processors
+        )
+
+
+ACM_MATCH: CheckTable[MatchState, Misfit] = CheckTable("ACM_MATCH", (
+    Check("ACM_MATCH.type", "ModuleType is not 2", lambda c: c.acm.header.ModuleType != 2, Misfit.TYPE,
+          "MLE appendix A"),
+    Check("ACM_MATCH.vendor", "ModuleVendor is not 8086H", lambda c: c.acm.header.ModuleVendor != 0x8086,
+          Misfit.VENDOR, "MLE appendix A"),
+    Check("ACM_MATCH.flags", "debug-signed or not production-worthy, and the platform is not unlocked for debug",
+          lambda c: bool(c.acm.header.Flags & 0xC000) and not c.platform.config.debug_unlocked,
+          Misfit.SIGNED_FOR_DEBUG, "MLE appendix A", CHOSEN),
+    Check("ACM_MATCH.chipset", "no entry of the chipset list is for this chipset", lambda c: not c.is_for_chipset(),
+          Misfit.CHIPSET, "MLE appendix A"),
+    Check("ACM_MATCH.processor", "no entry of the processor list is for this processor",
+          lambda c: not c.is_for_processor(), Misfit.PROCESSOR, "MLE appendix A"),
+), "Whether a loader may launch a module on this platform.  GETSEC[ENTERACCS] itself asks none of this in the SDM.")
+
+
+def fits(platform: Platform, acm: Acm) -> Misfit | None:
+    """The first reason not to launch ``acm`` on this platform, ``None`` when it fits."""
+    row = ACM_MATCH.decide(MatchState(platform, acm), platform.revision)
+    return None if row is None else row.result
