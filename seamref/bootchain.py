@@ -17,16 +17,16 @@ from seamref.arch.memory import Agent
 from seamref.arch.outcome import Done, Fault, Left, TxtShutdown, VmExit
 from seamref.arch.platform import Platform, PlatformConfig, Topology
 from seamref.arch.revision import SILICON, Revision
-from seamref.arch.smx import EnteredAc, ExitedAc, key_hash, park_others, run_acm
+from seamref.arch.smx import EnteredAc, ExitedAc, key_hash, park_others
 from seamref.arch.software import SeamRun, call
 from seamref.arch.trace import Event
 from seamref.arch.vmx import vmxoff
 from seamref.errors import SeamrefError
-from seamref.firmware import bios, launcher
+from seamref.firmware import bios, launcher, np_seamldr
 from seamref.firmware.acm import ACM_HEADER, Misfit, fits, parse_acm
 from seamref.firmware.bios import Setup
 from seamref.firmware.mcheck import Approved, NotApproved, mcheck
-from seamref.firmware.np_seamldr import NpStatus, step_index
+from seamref.firmware.np_seamldr import NpStatus, Returned, step_index
 from seamref.spec import CHOSEN, implements
 
 if TYPE_CHECKING:
@@ -37,17 +37,6 @@ INFO_BUFFER = 0x3000000
 """Physical address where the host here wants SEAMLDR_INFO."""
 MODULE_ADDRESS = 0x10000000
 """Where the host here puts a TDX module, its sigstruct and SEAMLDR_PARAMS."""
-
-
-@dataclass(frozen=True, slots=True)
-class Returned:
-    """NP-SEAMLDR came back with this status in R9."""
-
-    status: NpStatus
-    clause: str
-
-    def __str__(self) -> str:
-        return f"R9 = {self.status.name} (0x{int(self.status):X})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +146,7 @@ def _without_smxe(b: Boot, registers: dict[str, int]) -> StepAnswer:
 
 
 def _np_seamldr(b: Boot) -> StepAnswer:
-    outcome = run_acm(b.platform, b.bsp)
-    if isinstance(outcome, TxtShutdown):
-        return outcome
-    return Returned(NpStatus(b.lp.r9), outcome.clause)
+    return np_seamldr.run(b.platform, b.bsp)
 
 
 def _resume(b: Boot) -> StepAnswer:
@@ -345,6 +331,19 @@ def _table(path: str, value: int) -> Callable[[Boot], None]:
     return act
 
 
+def _both(one: Callable[[Boot], None], other: Callable[[Boot], None]) -> Callable[[Boot], None]:
+    def act(b: Boot) -> None:
+        one(b)
+        other(b)
+
+    return act
+
+
+def _header_version(b: Boot) -> None:
+    at = launcher.ACM_ADDRESS + ACM_HEADER.offset_of("HeaderVersion")
+    b.platform.store(Agent.HOST, at, (0x40000).to_bytes(4, "little"))
+
+
 def _lp_attr(**values: Any) -> Callable[[Boot], None]:
     def act(b: Boot) -> None:
         for name, value in values.items():
@@ -390,19 +389,18 @@ BREAKS: dict[str, Break] = {b.name: b for b in (
     Break("bit-flipped", "one bit of the embedded P-SEAMLDR flipped", "place", _flip(-0x1000)),
     Break("other-processor", "a module for another processor", "place", _remint(processors=[(0x50650, 0x0FFF3FF0)])),
     Break("bad-entry", "a signed header whose EntryPoint lies outside", "place", _remint(EntryPoint=0x7FFFFF00)),
-    Break("header-version", "a signed module with a version 4 header number", "enteraccs", lambda b: b.platform.store(
-        Agent.HOST, launcher.ACM_ADDRESS + 8, (0x40000).to_bytes(4, "little")) and None),
+    Break("header-version", "version 4 in the header's version field", "enteraccs", _header_version),
     Break("txt-closed", "the TXT private space never opens", "enteraccs", _txt("PRIVATE_STUCK", 1)),
     Break("no-cookie", "RDSEED gives nothing for the stack cookie", "np-seamldr", _rdseed(*[(0, 0)] * 10)),
     Break("resume-rip", "a resume address that is not canonical", "enteraccs",
           lambda b: b.registers.update(r10=0x8000_0000_0000_0000)),
     Break("no-sockets", "a table with 0 sockets", "enteraccs", _table("tot_num_sockets", 0)),
-    Break("mixed-sockets", "a table with two models", "enteraccs", lambda b: (
-        _table("tot_num_sockets", 2)(b), _table("socket_cpuid_table[1]", 0x806F8)(b)) and None),
+    Break("mixed-sockets", "a table with two models", "enteraccs",
+          _both(_table("tot_num_sockets", 2), _table("socket_cpuid_table[1]", 0x806F8))),
     Break("table-version", "a table of version 1", "enteraccs", _table("version", 1)),
     Break("mutex-taken", "np_seamldr_mutex is taken", "enteraccs", _table("np_seamldr_mutex", 1)),
-    Break("another-lp", "acm_x2apicid names another processor", "enteraccs", lambda b: (
-        _table("acm_x2apicid", 0xFF)(b), _table("acm_x2apicid_valid", 1)(b)) and None),
+    Break("another-lp", "acm_x2apicid names another processor", "enteraccs",
+          _both(_table("acm_x2apicid", 0xFF), _table("acm_x2apicid_valid", 1))),
     Break("no-aslr", "RDSEED gives nothing for ASLR", "np-seamldr", _rdseed((1, 5), (1, 6), (0, 0))),
     Break("image-too-large", "a code region smaller than the image", "place", _small_code_region),
     Break("relocation", "a relocation of another type", "place", _bad_relocation),
@@ -494,7 +492,8 @@ class BootStopped(SeamrefError):
         super().__init__(f"boot stopped at {last.step.name} ({last.step.who}): {last.answer} ({last.answer.clause})")
 
 
-@implements("BOOT.chain", "BIOS, MCHECK, ENTERACCS, NP-SEAMLDR: each step starts from what the one before left", "NPS; X2",
+@implements("BOOT.chain",
+            "BIOS, MCHECK, ENTERACCS, NP-SEAMLDR: each step starts from what the one before left", "NPS; X2",
             CHOSEN)
 def boot(
     topology: Topology | None = None, *, sockets: int | None = None, lps: int | None = None, module: Any = None,
@@ -591,13 +590,10 @@ def relaunch(platform: Platform, acm: bytes, lp_id: int | None = None, **registe
     entered = launcher.launch(platform, id, len(acm), **registers)
     records.append(UpdateRecord(id, "GETSEC[ENTERACCS]", entered))
     if isinstance(entered, EnteredAc):
-        ended = run_acm(platform, id)
-        answer: StepAnswer = (
-            ended if isinstance(ended, TxtShutdown) else Returned(NpStatus(platform.lp(id).r9), ended.clause)
-        )
-        records.append(UpdateRecord(id, "NP-SEAMLDR", answer))
+        records.append(UpdateRecord(id, "NP-SEAMLDR", np_seamldr.run(platform, id)))
     if not isinstance(records[-1].answer, TxtShutdown):
-        launcher.repair(platform, platform.lp(id), kept) if isinstance(entered, EnteredAc) else None
+        if isinstance(entered, EnteredAc):
+            launcher.repair(platform, platform.lp(id), kept)
         launcher.wake_others(platform)
         for i in in_vmx:
             start_vmx(platform, i)

@@ -586,7 +586,8 @@ class AcPort(Port):
 # --- shutdown, reset, and waking the others
 
 
-@implements("TXT.shutdown", "TXT.ERRORCODE := valid, processor-reported, type; the platform resets", "MLE TXT.ERRORCODE",
+@implements("TXT.shutdown",
+            "TXT.ERRORCODE := valid, processor-reported, type; the platform resets", "MLE TXT.ERRORCODE",
             CHOSEN)
 def txt_shutdown(platform: Platform, lp_id: int, cause: TxtCause, clause: str) -> TxtShutdown:
     """TXT.shutdown: what SDM calls TXT-shutdown and others LT-shutdown."""

@@ -172,10 +172,9 @@ def parse_acm(data: Buffer) -> Acm:
     gdt = tuple(
         int.from_bytes(data[at : at + 8], "little") for at in range(header.GDTBasePtr, header.GDTBasePtr + gdt_size, 8)
     )
-    return Acm(
-        data, header, info, _list(data, info.ChipsetIDList, CHIPSET_ID, "ACM_CHIPSET_ID_LIST"),
-        _list(data, info.ProcessorIDList, PROCESSOR_ID, "ACM_PROCESSOR_ID_LIST"), gdt, build_at(data, header.EntryPoint),
-    )
+    chipsets = _list(data, info.ChipsetIDList, CHIPSET_ID, "ACM_CHIPSET_ID_LIST")
+    processors = _list(data, info.ProcessorIDList, PROCESSOR_ID, "ACM_PROCESSOR_ID_LIST")
+    return Acm(data, header, info, chipsets, processors, gdt, build_at(data, header.EntryPoint))
 
 
 def build_at(data: Buffer, entry: int) -> Record | None:

@@ -43,7 +43,8 @@ def place_module(platform: Platform, acm: bytes, at: int = ACM_ADDRESS) -> Fault
     return platform.store(Agent.HOST, at, acm.ljust(-(-len(acm) // 64) * 64, b"\0"))
 
 
-@implements("LAUNCH.enter", "EAX=2, EBX base, ECX size; R9 GDT base, R10 resume RIP, R11 CR3, R12 IDT base; CR4.SMXE", _LNX,
+@implements("LAUNCH.enter",
+            "EAX=2, EBX base, ECX size; R9 GDT base, R10 resume RIP, R11 CR3, R12 IDT base; CR4.SMXE", _LNX,
             MEASURED)
 def launch(platform: Platform, lp_id: int, size: int, at: int = ACM_ADDRESS, **registers: int) -> EnteraccsOutcome:
     """LAUNCH.enter: GETSEC[ENTERACCS] with NP-SEAMLDR's register interface; ``registers`` override it."""
@@ -61,7 +62,8 @@ def keep_state(platform: Platform, lp: Lp) -> Kept:
     return Kept(tuple((name, getattr(lp, name)) for name in _KEPT), platform.msr_value(lp, msr.MISC_ENABLE))
 
 
-@implements("LAUNCH.repair", "CR0, CR4, EFER, PAT, DR7, DEBUGCTL, MISC_ENABLE, stack, segments and registers come back by "
+@implements("LAUNCH.repair",
+            "CR0, CR4, EFER, PAT, DR7, DEBUGCTL, MISC_ENABLE, stack, segments and registers come back by "
             "hand; only R9 says something", _LNX, MEASURED)
 def repair(platform: Platform, lp: Lp, kept: Kept) -> int:
     """LAUNCH.repair: restore the processor at the resume RIP; the status that R9 held."""

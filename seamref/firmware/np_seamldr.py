@@ -33,8 +33,8 @@ from seamref.arch.lp import (
     Lp,
 )
 from seamref.arch.memory import Range
-from seamref.arch.outcome import Fault
-from seamref.arch.smx import AcPort, AcStep, ExitedAc, exitac, register_ac_program, txt_sts
+from seamref.arch.outcome import Fault, TxtShutdown
+from seamref.arch.smx import AcPort, AcStep, ExitedAc, exitac, register_ac_program, step_acm, txt_sts
 from seamref.arch.software import STUB, MemoryFault, Running, Ud2
 from seamref.arch.structures import P_SYS_INFO_TABLE, SEAMEXTEND
 from seamref.arch.trace import Step
@@ -104,6 +104,17 @@ class NpStatus(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Returned:
+    """NP-SEAMLDR came back with this status in R9; ``clause`` is what decided it."""
+
+    status: NpStatus
+    clause: str
+
+    def __str__(self) -> str:
+        return f"R9 = {self.status.name} (0x{int(self.status):X})"
+
+
+@dataclass(frozen=True, slots=True)
 class Fatal:
     """UD2 with a null IDT: no status, the platform resets."""
 
@@ -119,6 +130,7 @@ class NpState:
     ``maps_4k``, ``maps_2m``   entries used of the module's own 512 + 512 mappings
     ``next_table``   physical address of the next free page table of P-SEAMLDR
     ``failed``       the step just taken could not do its work (rows that follow an action look at it)
+    ``decided``      the clause that decided the status
     """
 
     next: int = 0
@@ -144,6 +156,7 @@ class NpState:
     aslr: int = 0
     next_table: int = 0
     failed: bool = False
+    decided: str = "NP_SEAMLDR.run"
 
 
 class Np:
@@ -331,8 +344,9 @@ NP_ENTROPY: CheckTable[Np, NpStatus] = CheckTable("NP_SEAMLDR.entropy", (
 ), "A single try, unlike the cookie's ten.")
 
 NP_SPACE: CheckTable[Np, NpStatus] = CheckTable("NP_SEAMLDR.space", (
-    Check("NP_SEAMLDR.range_size", "P_SEAMLDR_RANGE is smaller than code, stacks, VMCS area, table, data and paging need",
-          lambda c: c.range.size < needed_size(c), NpStatus.ENOMEM, _CORE, MEASURED),
+    Check("NP_SEAMLDR.range_size",
+          "P_SEAMLDR_RANGE is smaller than code, stacks, VMCS area, table, data and paging need",
+          lambda c: _is_too_small(c), NpStatus.ENOMEM, _CORE, MEASURED),
 ), "The last check before P_SEAMLDR_RANGE is wiped.")
 
 
@@ -488,7 +502,8 @@ def enter_64bit(np: Np) -> None:
 # --- main flow
 
 
-@implements("NP_SEAMLDR.keep_msrs", "BIOS_SIGN_ID kept before the first CPUID; IA32_MISC_ENABLE kept, its bit 22 cleared",
+@implements("NP_SEAMLDR.keep_msrs",
+            "BIOS_SIGN_ID kept before the first CPUID; IA32_MISC_ENABLE kept, its bit 22 cleared",
             _CORE, MEASURED)
 def keep_msrs(np: Np) -> None:
     """NP_SEAMLDR.keep_msrs: rows 1 and 2 of the main flow."""
@@ -499,7 +514,8 @@ def keep_msrs(np: Np) -> None:
     np.set(physmask=(1 << width) - 1)
 
 
-@implements("NP_SEAMLDR.decode_seamrr", "base = MSR 1400H & FFFFFFFFFE000000H; size = lowest set bit of MSR 1401H under "
+@implements("NP_SEAMLDR.decode_seamrr",
+            "base = MSR 1400H & FFFFFFFFFE000000H; size = lowest set bit of MSR 1401H under "
             "the same mask, 0 if none", _CORE, MEASURED)
 def read_seamrr(np: Np) -> None:
     """NP_SEAMLDR.decode_seamrr: no look at LOCK, CONFIGURED, alignment, or whether the mask is contiguous."""
@@ -530,7 +546,8 @@ def open_seamrr(np: Np) -> None:
     np.set(unlocked=True)
 
 
-@implements("NP_SEAMLDR.map_own", "P_SYS_INFO_TABLE by one 4 KiB page, SEAMRR by 2 MiB pages, in the module's own tables",
+@implements("NP_SEAMLDR.map_own",
+            "P_SYS_INFO_TABLE by one 4 KiB page, SEAMRR by 2 MiB pages, in the module's own tables",
             _CORE, MEASURED)
 def map_seamrr(np: Np) -> None:
     """NP_SEAMLDR.map_own: rows 6 to 8."""
@@ -540,7 +557,8 @@ def map_seamrr(np: Np) -> None:
     np.set(maps_2m=np.state.maps_2m + np.state.size // MIB2)
 
 
-@implements("NP_SEAMLDR.read_table", "number of sockets, same model in all, version 0: what MCHECK wrote is judged before "
+@implements("NP_SEAMLDR.read_table",
+            "number of sockets, same model in all, version 0: what MCHECK wrote is judged before "
             "the mutex", _CORE, MEASURED)
 def check_platform(np: Np) -> None:
     """NP_SEAMLDR.read_table: rows 9 to 11."""
@@ -573,12 +591,13 @@ def draw_aslr(np: Np) -> None:
 
 
 def table_pages(size: int) -> int:
-    """T(size) / 4 KiB: page tables, directories and directory pointer tables for a region, as the size formula counts."""
+    """T(size) / 4 KiB: page tables, directories and pointer tables for a region, as the size formula counts them."""
     entries = -(-(size // PAGE) * 8 // PAGE)
     return entries + -(-(size // MIB2) * 8 // PAGE) + -(-(size // GIB) * 8 // PAGE)
 
 
-@implements("NP_SEAMLDR.size_formula", "code + data stack + 4K + 8K + 4K + data + paging; the module region counts as if "
+@implements("NP_SEAMLDR.size_formula",
+            "code + data stack + 4K + 8K + 4K + data + paging; the module region counts as if "
             "mapped by 4 KiB pages", _CORE, MEASURED)
 def needed_size(np: Np) -> int:
     """NP_SEAMLDR.size_formula: bytes of P_SEAMLDR_RANGE that the layout needs."""
@@ -590,13 +609,18 @@ def needed_size(np: Np) -> int:
     return int(c.CCodeRgnSize) + stack + VMCS_AREA + PAGE + int(c.CDataRgnSize) + paging
 
 
+def _is_too_small(np: Np) -> bool:
+    return np.range.size < needed_size(np)
+
+
 @implements("NP_SEAMLDR.fits", "P_SEAMLDR_RANGE must hold everything, by the size formula", _CORE, MEASURED)
 def check_size(np: Np) -> None:
     """NP_SEAMLDR.fits: row 16, the last one that leaves everything as it was."""
     _ask(np, NP_SPACE)
 
 
-@implements("NP_SEAMLDR.wipe", "zero from P_SEAMLDR_RANGE.base to the table, and the table's last 2 KiB; MCHECK's 2 KiB "
+@implements("NP_SEAMLDR.wipe",
+            "zero from P_SEAMLDR_RANGE.base to the table, and the table's last 2 KiB; MCHECK's 2 KiB "
             "stay.  This clears the very mutex that this run holds, and acm_x2apicid", _CORE, MEASURED)
 def wipe(np: Np) -> None:
     """NP_SEAMLDR.wipe: row 17."""
@@ -614,7 +638,8 @@ def copy_image(np: Np) -> None:
     np.port.write(np.code, np.port.read(np.image_source, int(np.build.image_size)))
 
 
-@implements("NP_SEAMLDR.relocate", "each RELA section: 64-bit store of linear base + r_addend at r_offset", _ELF, MEASURED)
+@implements("NP_SEAMLDR.relocate",
+            "each RELA section: 64-bit store of linear base + r_addend at r_offset", _ELF, MEASURED)
 def relocate(np: Np) -> None:
     """NP_SEAMLDR.relocate: row 19, in place; the tables are read from the memory that is being patched."""
     np.set(failed=not _relocate_sections(np))
@@ -741,7 +766,8 @@ def map_table(np: Np) -> None:
     _map(np, np.linear(SYSINFO_LINEAR), np.sysinfo, PAGE, LEAF_RO)
 
 
-@implements("NP_SEAMLDR.map_module", "SEAMRR.base + (size - P_SEAMLDR_RANGE.size): 2 MiB pages while they end at or below "
+@implements("NP_SEAMLDR.map_module",
+            "SEAMRR.base + (size - P_SEAMLDR_RANGE.size): 2 MiB pages while they end at or below "
             "P_SEAMLDR_RANGE, then 4 KiB pages", _PAGING, MEASURED)
 def map_module(np: Np) -> None:
     """NP_SEAMLDR.map_module: row 25."""
@@ -757,7 +783,8 @@ def map_module(np: Np) -> None:
             at += PAGE
 
 
-@implements("NP_SEAMLDR.fill_table", "regions' linear bases and sizes, module_region_base, acm_x2apicid and its valid flag",
+@implements("NP_SEAMLDR.fill_table",
+            "regions' linear bases and sizes, module_region_base, acm_x2apicid and its valid flag",
             _CORE, MEASURED)
 def fill_table(np: Np) -> None:
     """NP_SEAMLDR.fill_table: row 26."""
@@ -775,7 +802,8 @@ def fill_table(np: Np) -> None:
     np.put_table("acm_x2apicid_valid", 1)
 
 
-@implements("NP_SEAMLDR.vmcs", "P-SEAMLDR's one transfer VMCS at P_SEAMLDR_RANGE.base + 4 KiB, by plain stores; IDTR and "
+@implements("NP_SEAMLDR.vmcs",
+            "P-SEAMLDR's one transfer VMCS at P_SEAMLDR_RANGE.base + 4 KiB, by plain stores; IDTR and "
             "GDTR bases stay 0", _VMCS, MEASURED)
 def build_vmcs(np: Np) -> None:
     """NP_SEAMLDR.vmcs: row 27."""
@@ -814,7 +842,8 @@ def make_ready(np: Np) -> None:
 # --- exit
 
 
-@implements("NP_SEAMLDR.restore", "on every path: IA32_MISC_ENABLE back; if SEAMRR was opened: the mutex, if this run took "
+@implements("NP_SEAMLDR.restore",
+            "on every path: IA32_MISC_ENABLE back; if SEAMRR was opened: the mutex, if this run took "
             "it, := 0, then VALID := 1; BIOS_SIGN_ID back", _CORE, MEASURED)
 def restore(np: Np) -> None:
     """NP_SEAMLDR.restore: what every path of the main flow ends with."""
@@ -827,7 +856,8 @@ def restore(np: Np) -> None:
     np.wrmsr(0x8B, state.bios_sign_id)
 
 
-@implements("NP_SEAMLDR.epilogue", "locality 2 reopened after SENTER; R9 status, R8 the caller's CR3, RBX resume RIP, the "
+@implements("NP_SEAMLDR.epilogue",
+            "locality 2 reopened after SENTER; R9 status, R8 the caller's CR3, RBX resume RIP, the "
             "other registers 0; of CR4 only LA57 and PGE of the caller's; EXITAC", _64, MEASURED)
 def leave(np: Np) -> ExitedAc:
     """NP_SEAMLDR.epilogue: poor state, and one register that says something."""
@@ -932,7 +962,7 @@ def advance(platform: Platform, lp: Lp) -> AcStep:
         left = step.run(np)
         following = state.next + 1
     except Refused as refused:
-        np.set(status=int(refused.status))
+        np.set(status=int(refused.status), decided=refused.clause)
         left, following, detail = None, EXIT, str(refused)
     except MemoryFault as fault:
         raise Ud2(f"{step.name}: {fault}") from fault
@@ -946,5 +976,18 @@ def advance(platform: Platform, lp: Lp) -> AcStep:
 
 NP_SEAMLDR = register_ac_program(NpSeamldr())
 
-clause("NP_SEAMLDR.not_callable", "NP-SEAMLDR is no target of SEAMCALL: it runs inside ENTERACCS and is gone with EXITAC",
+
+def run(platform: Platform, lp_id: int) -> Returned | TxtShutdown:
+    """Every remaining step of a launch, to EXITAC or to the reset."""
+    while True:
+        state: NpState | None = platform.lp(lp_id).program_state
+        outcome = step_acm(platform, lp_id)
+        if isinstance(outcome, TxtShutdown):
+            return outcome
+        if isinstance(outcome, ExitedAc):
+            return Returned(NpStatus(platform.lp(lp_id).r9), "NP_SEAMLDR.run" if state is None else state.decided)
+
+
+clause("NP_SEAMLDR.not_callable",
+       "NP-SEAMLDR is no target of SEAMCALL: it runs inside ENTERACCS and is gone with EXITAC",
        "X2 SEAMCALL", CHOSEN)
