@@ -1,4 +1,4 @@
-"""Experiments with P-SEAMLDR: a platform on which it is loaded, its leaves called through SEAMCALL, and what came of it.
+"""Experiments with P-SEAMLDR: a platform on which it is loaded, its leaves called through SEAMCALL, and the answers.
 
 Nothing here decides anything.  Every answer is that of the processor and of P-SEAMLDR; this module prepares what they
 are fed with and writes down registers, the rows that decided, the SEAMEXTEND register and memory.
@@ -271,7 +271,8 @@ def call_leaf(made: Platform, lp_id: int, leaf: Leaf | int, rcx: int = 0, **regi
     lp = made.lp(lp_id)
     name = leaf.name if isinstance(leaf, Leaf) else f"0x{leaf:X}"
     changed = tuple(r for r in GPRS if getattr(lp, r) != given[r])
-    return Called(lp_id, name, outcome, lp.rax, lp.rdx, tuple(rows), tuple(did), computed, before, made.SEAMEXTEND, changed)
+    now = made.SEAMEXTEND
+    return Called(lp_id, name, outcome, lp.rax, lp.rdx, tuple(rows), tuple(did), computed, before, now, changed)
 
 
 def get_info(made: Platform, lp_id: int | None = None) -> Record:
@@ -391,7 +392,8 @@ class Attempt:
     ``scenario``   LOAD or UPDATE
     ``build``      of the new module; ``image`` further arguments of its image
     ``sig``        sigstruct fields to override; ``resign`` whether before signing; ``key`` the signer
-    ``params``     SEAMLDR_PARAMS fields to override, also ``mod_pages_pa_list[5]``; ``edit`` changes the image's bytes before it is hashed
+    ``params``     SEAMLDR_PARAMS fields to override, also ``mod_pages_pa_list[5]``
+    ``edit``       changes the image's bytes before it is hashed
     ``on``         arguments of the platform; ``prepare`` changes it before the session
     ``order``      the processors that call, by default each once
     """

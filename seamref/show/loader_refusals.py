@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from seamref.arch.memory import Agent
 from seamref.arch.platform import Platform
 from seamref.arch.structures import SEAMEXTEND
 from seamref.mint import elf
@@ -28,14 +27,14 @@ from seamref.pseamldr.hpa import SHARED_HPA
 from seamref.pseamldr.install import (
     INSTALL_HASH,
     INSTALL_LP,
-    INSTALL_MAP,
-    INSTALL_MEMORY,
     INSTALL_RCX,
     INSTALL_RELOCATION,
     INSTALL_SEAMDB,
     INSTALL_UPDATE,
 )
 from seamref.pseamldr.manifest import INSTALL_MANIFEST, INSTALL_PARAMS
+from seamref.pseamldr.memory_constants import INSTALL_MEMORY
+from seamref.pseamldr.memory_map import INSTALL_MAP
 from seamref.pseamldr.program import DISPATCH_CANARY
 from seamref.show.loader_lab import PARAMS, Attempt, Session, call_leaf, loader_data, rdx_text
 from seamref.show.loader_memory import largest_planned
@@ -51,7 +50,7 @@ INSTALL_TABLES: tuple[CheckTable[Any, Any], ...] = (
 SIZE = 8 * PAGE
 """Bytes of the minted image that the attempts bring."""
 LOAD, UPDATE = Scenario.LOAD, Scenario.UPDATE
-NOTHING_1_0 = {"gdt_idt_offset": 0, "fault_wrapper_offset": 0, "num_handoff_pages": 0}
+NOTHING_1_0: Mapping[str, Any] = {"gdt_idt_offset": 0, "fault_wrapper_offset": 0, "num_handoff_pages": 0}
 """A sigstruct whose 1.5 fields are zero, as P-SEAMLDR 1.0 demands of its reserved bytes."""
 
 
@@ -92,7 +91,8 @@ def _in_section(name: str, field: str, value: int) -> Attempt:
         header = ELF64_EHDR.decode(image)
         for i in range(header.e_shnum):
             at = header.e_shoff + i * header.e_shentsize
-            if ELF64_SHDR.peek(image, "sh_offset", at) == found[0] and ELF64_SHDR.peek(image, "sh_size", at) == found[1]:
+            section = ELF64_SHDR.decode(image, at)
+            if (section.sh_offset, section.sh_size) == found:
                 ELF64_SHDR.poke(image, field, value, at)
 
     return Attempt(edit=edit)
@@ -141,10 +141,12 @@ def cases() -> Iterator[Case]:
     yield Case("HPA.seamrr", "RCX inside SEAMRR", Attempt(rcx=0x7C000000))
     yield Case("HPA.hkid", "RCX with a private KeyID", Attempt(rcx=PARAMS | KEYID_33))
     yield Case("INSTALL.params.version", "version = 1", Attempt(params={"version": 1}))
-    yield Case("INSTALL.params.reserved", "the last reserved byte = 1", Attempt(params={"reserved": bytes(103) + b"\1"}))
+    yield Case("INSTALL.params.reserved", "the last reserved byte = 1",
+               Attempt(params={"reserved": bytes(103) + b"\1"}))
     yield Case("INSTALL.params.scenario", "scenario = 2", Attempt(params={"scenario": 2}))
     yield Case("INSTALL.params.num_module_pages", "num_module_pages = 497", Attempt(params={"num_module_pages": 497}))
-    yield Case("INSTALL.params.page_pa", "the sixth page lies in SEAMRR", Attempt(params={"mod_pages_pa_list[5]": 0x7C000000}))
+    yield Case("INSTALL.params.page_pa", "the sixth page lies in SEAMRR",
+               Attempt(params={"mod_pages_pa_list[5]": 0x7C000000}))
     yield Case("INSTALL.params.sigstruct_pa", "sigstruct_pa aligned to 2 KiB only",
                Attempt(params={"sigstruct_pa": PARAMS + PAGE + 0x800}))
     yield Case("INSTALL.params.update_ready", "UPDATE, but no module was loaded", Attempt(old=None, scenario=UPDATE))
@@ -178,7 +180,8 @@ def _manifest_cases() -> Iterator[Case]:
     yield _field("exponent", 3)
     yield Case("INSTALL.manifest.hv", "module_hv = 0, min_update_hv = 1", _sig(module_hv=0, min_update_hv=1))
     yield Case("INSTALL.manifest.gdt_idt_alignment", "gdt_idt_offset = 0x1800", _sig(gdt_idt_offset=0x1800))
-    yield Case("INSTALL.manifest.gdt_idt_pair", "gdt_idt_offset = 0, fault_wrapper_offset is not", _sig(gdt_idt_offset=0))
+    yield Case("INSTALL.manifest.gdt_idt_pair", "gdt_idt_offset = 0, fault_wrapper_offset is not",
+               _sig(gdt_idt_offset=0))
     yield Case("INSTALL.manifest.signer_key", "signed with a key that nobody knows", Attempt(other_key=True))
     yield Case("INSTALL.manifest.debug", "debug-signed", _sig(module_type=1 << 31))
     yield Case("INSTALL.manifest.major_svn", "UPDATE from SVN 1.5 to 2.5",
@@ -191,7 +194,8 @@ def _manifest_cases() -> Iterator[Case]:
                _sig(fault_wrapper_offset=SIZE - 511))
     yield Case("INSTALL.manifest.cpuid", "for 0x806F0 only, on a 0xC06F2", _sig(cpuid_table=[0x806F0]))
     yield Case("INSTALL.manifest.cpuid_mandatory", "an empty CPUID table", _sig(cpuid_table=[]))
-    yield Case("INSTALL.manifest.signature", "date changed after signing", Attempt(sig={"date": 0x20260101}, resign=False))
+    yield Case("INSTALL.manifest.signature", "date changed after signing",
+               Attempt(sig={"date": 0x20260101}, resign=False))
 
 
 def _update_cases() -> Iterator[Case]:
@@ -214,10 +218,27 @@ def _elf_cases() -> Iterator[Case]:
     yield Case("ELF.version", "ident_version = 0", _in_header("ident_version", 0))
     yield Case("ELF.section", "e_shoff = size of the image", _in_header("e_shoff", SIZE))
     yield Case("ELF.entsize", "sh_entsize of .rela.dyn = 0", _in_section(".rela.dyn", "sh_entsize", 0))
-    yield Case("ELF.rela", "sh_addr of .rela.dyn: 8 bytes before the end", _in_section(".rela.dyn", "sh_addr", SIZE - 8))
+    yield Case("ELF.rela", "sh_addr of .rela.dyn: 8 bytes before the end",
+               _in_section(".rela.dyn", "sh_addr", SIZE - 8))
     yield Case("ELF.r_info", "r_info of the fourth relocation = 6", _in_relocation("r_info", 6))
     yield Case("ELF.r_offset", "r_offset of the fourth: 4 bytes before the end", _in_relocation("r_offset", SIZE - 4))
     yield Case("ELF.r_addend", "r_addend of the fourth = size of the image", _in_relocation("r_addend", SIZE))
+
+
+def _seamdb_answers(*answers: tuple[Any, ...]) -> Any:
+    def prepare(platform: Platform) -> None:
+        platform.inject("seamdb", *answers)
+
+    return prepare
+
+
+def fatal_cases() -> Iterator[Case]:
+    """Ends without a status: P-SEAMLDR executes UD2, or faults, and the processor shuts down."""
+    yield Case("MAP.keyholes", "six global data pages fewer: tables for everything but the keyholes",
+               Attempt(sig={"num_global_data_pages": largest_planned() - 6}))
+    yield Case("INSTALL.load", "SEAMDB_CLEAR answers 3 (database error)",
+               Attempt(prepare=_seamdb_answers(("CLEAR", 3))))
+    yield Case("INSTALL.insert", "SEAMDB without a single entry: INSERT answers 3", Attempt(old=None, on={"seamdb": 0}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +249,12 @@ class Refusal:
     row: Check[Any, Any]
     table: str
     session: Session
+
+    @property
+    def remaining(self) -> int:
+        """num_remaining_updates afterwards, read from P-SEAMLDR's data without asking it."""
+        count: int = loader_data(self.session.platform).num_remaining_updates
+        return count
 
     @property
     def rows(self) -> Mapping[str, Any]:
@@ -241,9 +268,14 @@ class Refusal:
         }
 
 
+def held_rows() -> frozenset[str]:
+    """Ids of the rows that have an attempt, and of the fatal ends."""
+    return frozenset(case.row for case in (*cases(), *fatal_cases()))
+
+
 def case_of(row: str) -> Case:
-    """The attempt for a row."""
-    return next(case for case in cases() if case.row == row)
+    """The attempt for a row, or for a fatal end."""
+    return next(case for case in (*cases(), *fatal_cases()) if case.row == row)
 
 
 def refusals(*tables: CheckTable[Any, Any]) -> list[Refusal]:
@@ -256,10 +288,6 @@ def refusals(*tables: CheckTable[Any, Any]) -> list[Refusal]:
     ]
 
 
-def remaining_updates(platform: Platform) -> int:
-    """P-SEAMLDR's own count, read from its data without asking it."""
-    count: int = loader_data(platform).num_remaining_updates
-    return count
-
-
-__all__ = ["INSTALL_TABLES", "Case", "Refusal", "case_of", "cases", "refusals", "remaining_updates"]
+__all__ = [
+    "INSTALL_TABLES", "NOTHING_1_0", "Case", "Refusal", "case_of", "cases", "fatal_cases", "held_rows", "refusals",
+]
