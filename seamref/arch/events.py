@@ -26,6 +26,8 @@ class EventKind(Enum):
     INTR = "external interrupt"
     MC = "machine check"
     INIT = "INIT"
+    SIPI = "SIPI"
+    TRIPLE_FAULT = "triple fault"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,12 @@ class Discarded:
         return f"{self.kind.value} discarded"
 
 
+NMI_INFO, MC_INFO = 1 << 31 | 2 << 8 | 2, 1 << 31 | 3 << 8 | int(Vector.MC)
+"""VM-exit interruption information: valid, type (2 NMI, 3 hardware exception), vector."""
+
+MCIP, SEAM_NR = 1 << 2, 1 << 12
+"""MCG_STATUS: machine check in progress; the saved RIP is not where it occurred, since SEAM was left before."""
+
 EventOutcome: TypeAlias = Delivered | Pending | Discarded | VmExit | Shutdown | Fault
 
 clause("EVENT.shutdown_in_SEAM", "shutdown in SEAM, root or non-root: both modules are marked not loaded, on every LP",
@@ -71,6 +79,9 @@ clause("EVENT.nmi", "NMI: inhibited at SEAM entry; VM exit from a guest consumes
 clause("EVENT.intr", "external interrupt: by RFLAGS.IF in root, VM exit from a guest", "X2 events")
 clause("EVENT.mc", "machine check: with CR4.MCE = 0 (SEAM root) the processor shuts down", "X2 events; MCE")
 clause("EVENT.init", "INIT: blocked in VMX root, VM exit from a guest", "SDM vol. 3C ch. 26", CHOSEN)
+clause("EVENT.sipi", "SIPI: starts a processor that waits for it, VM exit from a guest, else discarded",
+       "SDM vol. 3C ch. 26", CHOSEN)
+clause("EVENT.triple_fault", "triple fault: VM exit 2 from a guest, else shutdown", "SDM vol. 3C ch. 26")
 
 
 @implements("EVENT.shutdown_in_SEAM")
@@ -108,6 +119,10 @@ def raise_event(platform: Platform, lp_id: int, kind: EventKind) -> EventOutcome
             return _mc(platform, lp)
         case EventKind.INIT:
             return _init(platform, lp)
+        case EventKind.SIPI:
+            return _sipi(platform, lp)
+        case EventKind.TRIPLE_FAULT:
+            return _triple_fault(platform, lp)
         case _ as never:
             assert_never(never)
 
@@ -130,7 +145,8 @@ def _nmi(platform: Platform, lp: Lp) -> EventOutcome:
     """EVENT.nmi."""
     if lp.non_root:
         lp.nmi_inhibit = platform.revision.nmi_blocked_after_td and lp.inSEAM
-        return vm_exit(platform, lp, VmExit(ExitReason.EXCEPTION_OR_NMI, 0, False, "EVENT.nmi"))
+        exit = VmExit(ExitReason.EXCEPTION_OR_NMI, 0, False, "EVENT.nmi")
+        return vm_exit(platform, lp, exit, interruption=NMI_INFO)
     if lp.nmi_inhibit or (lp.is_SEAM_root() and platform.revision.events_blocked):
         lp.nmi_pending = True
         return Pending(EventKind.NMI, "EVENT.nmi")
@@ -158,10 +174,13 @@ def _intr(platform: Platform, lp: Lp) -> EventOutcome:
 def _mc(platform: Platform, lp: Lp) -> EventOutcome:
     """EVENT.mc."""
     if lp.non_root:
-        return vm_exit(platform, lp, VmExit(ExitReason.EXCEPTION_OR_NMI, int(Vector.MC), False, "EVENT.mc"))
+        status = MCIP | SEAM_NR if lp.inSEAM else MCIP  # the host that handles it runs after SEAMCALL (MCE)
+        platform.set_msr(lp, MCG_STATUS, platform.msr_value(lp, MCG_STATUS) | status)
+        exit = VmExit(ExitReason.EXCEPTION_OR_NMI, 0, False, "EVENT.mc")
+        return vm_exit(platform, lp, exit, interruption=MC_INFO)
     if not lp.cr4 & CR4_MCE:
         return shutdown(platform, lp.id, "machine check with CR4.MCE = 0")
-    platform.set_msr(lp, MCG_STATUS, platform.msr_value(lp, MCG_STATUS) | 1 << 2)
+    platform.set_msr(lp, MCG_STATUS, platform.msr_value(lp, MCG_STATUS) | MCIP)
     return Delivered(EventKind.MC, "EVENT.mc")
 
 
@@ -175,6 +194,25 @@ def _init(platform: Platform, lp: Lp) -> EventOutcome:
         return Pending(EventKind.INIT, "EVENT.init")
     lp.activity = Activity.WAIT_FOR_SIPI
     return Delivered(EventKind.INIT, "EVENT.init")
+
+
+@implements("EVENT.sipi")
+def _sipi(platform: Platform, lp: Lp) -> EventOutcome:
+    """EVENT.sipi."""
+    if lp.non_root:
+        return vm_exit(platform, lp, VmExit(ExitReason.SIPI, 0, False, "EVENT.sipi"))
+    if lp.activity is not Activity.WAIT_FOR_SIPI:
+        return Discarded(EventKind.SIPI, "EVENT.sipi")
+    lp.activity = Activity.ACTIVE
+    return Delivered(EventKind.SIPI, "EVENT.sipi")
+
+
+@implements("EVENT.triple_fault")
+def _triple_fault(platform: Platform, lp: Lp) -> EventOutcome:
+    """EVENT.triple_fault."""
+    if lp.non_root:
+        return vm_exit(platform, lp, VmExit(ExitReason.TRIPLE_FAULT, 0, False, "EVENT.triple_fault"))
+    return shutdown(platform, lp.id, "triple fault")
 
 
 def deliver_pending(platform: Platform, lp_id: int) -> tuple[EventOutcome, ...]:

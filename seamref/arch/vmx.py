@@ -381,16 +381,18 @@ def load_host_state(lp: Lp, data: bytearray) -> None:
 
 
 @implements("VMX.exit")
-def vm_exit(platform: Platform, lp: Lp, exit: VmExit, length: int = 0) -> VmExit:
+def vm_exit(platform: Platform, lp: Lp, exit: VmExit, length: int = 0, interruption: int = 0) -> VmExit:
     """VMX.exit: leave VMX non-root operation through the current VMCS.
 
-    ``length`` is the instruction length in bytes; hardware does not advance RIP.  ``inSEAM`` is not changed: a TD's
+    ``length`` is the instruction length in bytes; hardware does not advance RIP.  ``interruption`` is the VM-exit
+    interruption information of an exit that an NMI, a machine check or an interrupt caused.  ``inSEAM`` is not changed: a TD's
     exit arrives in SEAM root (SC2).
     """
     data = current(lp).data
     put(data, "exit_reason", exit.word)
     put(data, "exit_qualification", exit.qualification)
     put(data, "exit_instruction_length", length)
+    put(data, "exit_interruption_info", interruption)
     put(data, "guest_interruptibility", lp.sti_blocking | lp.mov_ss_blocking << 1 | lp.nmi_inhibit << 3)
     save_guest_state(lp, data)
     load_host_state(lp, data)

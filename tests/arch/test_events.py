@@ -17,7 +17,7 @@ from seamref.arch.revision import SILICON
 from seamref.arch.seam import seamcall
 from seamref.arch.software import MemoryFault, Port, Running, Ud2, register_program
 from seamref.arch.trace import WentDown
-from seamref.arch.vmx import vmlaunch
+from seamref.arch.vmx import vmlaunch, vmread
 from seamref.errors import NotModelled, SeamrefError
 
 P = 1 << 63
@@ -118,7 +118,32 @@ def test_EVENT_mc__outside_SEAM_and_in_a_TD() -> None:
     platform = lab.platform()
     assert raise_event(platform, 0, EventKind.MC) == Delivered(EventKind.MC, "EVENT.mc")
     assert platform.msr_value(platform.lp(0), 0x17A) & 4
-    assert raise_event(guest(td=True), 0, EventKind.MC) == VmExit(ExitReason.EXCEPTION_OR_NMI, 18, False, "EVENT.mc")
+    td = guest(td=True)
+    assert raise_event(td, 0, EventKind.MC) == VmExit(ExitReason.EXCEPTION_OR_NMI, 0, False, "EVENT.mc")
+    assert vmread(td, 0, 0x4404) == 1 << 31 | 3 << 8 | 18
+    assert td.msr_value(td.lp(0), 0x17A) == 1 << 12 | 1 << 2  # SEAM_NR
+    legacy = guest()
+    raise_event(legacy, 0, EventKind.MC)
+    assert legacy.msr_value(legacy.lp(0), 0x17A) == 1 << 2
+
+
+def test_EVENT_sipi__starts_only_a_processor_that_waits() -> None:
+    platform = lab.platform(vmx=False)
+    assert raise_event(platform, 0, EventKind.SIPI) == Discarded(EventKind.SIPI, "EVENT.sipi")
+    raise_event(platform, 0, EventKind.INIT)
+    assert raise_event(platform, 0, EventKind.SIPI) == Delivered(EventKind.SIPI, "EVENT.sipi")
+    assert platform.lp(0).activity is Activity.ACTIVE
+    assert raise_event(in_seam(), 0, EventKind.SIPI) == Discarded(EventKind.SIPI, "EVENT.sipi")
+    assert raise_event(guest(td=True), 0, EventKind.SIPI) == VmExit(ExitReason.SIPI, 0, False, "EVENT.sipi")
+
+
+def test_EVENT_triple_fault__a_TDs_exits_SEAM_roots_takes_both_modules_down() -> None:
+    td = guest(td=True)
+    assert raise_event(td, 0, EventKind.TRIPLE_FAULT) == VmExit(ExitReason.TRIPLE_FAULT, 0, False, "EVENT.triple_fault")
+    assert td.SEAM_READY
+    platform = in_seam()
+    assert isinstance(raise_event(platform, 0, EventKind.TRIPLE_FAULT), Shutdown)
+    assert not platform.SEAM_READY
 
 
 def test_EVENT_shutdown__outside_SEAM_disables_nobody() -> None:
