@@ -23,7 +23,7 @@ S = Status
 NONE = (1 << 64) - 1
 CONTEXT = 7 << 52
 """Field id bits 54:52: 0 system, 1 TD, 2 vCPU."""
-RESERVED_BITS = 0xF << 34 | 0x1FF << 38 | 7 << 47 | 1 << 50 | 1 << 51 | 1 << 55 | 1 << 62 | 0x3FF << 24
+RESERVED_BITS = 0xF << 34 | 0x1FF << 38 | 7 << 47 | 1 << 50 | 1 << 51 | 1 << 55 | 1 << 62 | 0xFF << 24
 """Last element 37:34, last field 46:38, and bits no system field id has."""
 
 
