@@ -2,12 +2,16 @@
 
     python -m seamref msr 0x1401 --value 0x3FFFFC000C00       what the bits mean
     python -m seamref msr 0x1402 --write 0x7FC10001 --mode p-seamldr
-    python -m seamref msr 0x1402 --write 0x7FC10001 --mode p-seamldr --gate PHYSBASE
+    python -m seamref msr 0x1402 --gate all                   P-SEAMLDR writes it, under each reading of the document
 """
 
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from seamref.arch.revision import Revision
 
 HELP = "an MSR's bits, and what RDMSR or WRMSR does in each mode"
 MODES = ("host", "guest", "acm", "module", "p-seamldr", "td")
@@ -20,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--write", metavar="VALUE", help="WRMSR this value")
     parser.add_argument("--mode", choices=MODES, default="host", help="who executes it, default host")
     parser.add_argument("--revision", default="silicon", metavar="NAME", help="default silicon")
-    parser.add_argument("--gate", choices=["NONE", "PHYSMASK", "PHYSBASE"], help="what 0x1402 waits for (errata 34)")
+    parser.add_argument("--gate", choices=["NONE", "PHYSMASK", "PHYSBASE", "all"],
+                        help="what 0x1402 waits for (errata 34); all: each of them, with PRMRR valid and not")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -48,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
     named = BY_NAME.get(args.msr)
     address = named.address if named else number(args.msr)
     revision = get_revision(args.revision)
+    if args.gate == "all":
+        return _every_gate(address, number(args.write or "0x7FC10001"), revision)
     if args.gate:
         revision = replace(revision, seamextend_gate=SeamextendGate[args.gate])
     platform = lab.platform(revision=revision)
@@ -74,4 +81,23 @@ def run(args: argparse.Namespace) -> int:
     for bit in sorted(declared.bits, key=lambda b: -b.high):
         span = f"{bit.high}:{bit.low}" if bit.high != bit.low else f"{bit.low}"
         print(f"  {span:>6}  {bit.name:24} 0x{bit.get(value):X}  {bit.meaning}".rstrip())
+    return 0
+
+
+def _every_gate(address: int, value: int, revision: Revision) -> int:
+    """P-SEAMLDR's WRMSR under each reading, with processor reserved memory valid and not."""
+    from dataclasses import replace
+
+    from seamref.arch import lab
+    from seamref.arch.msr import PRMRR_MASK, wrmsr
+    from seamref.arch.revision import SeamextendGate
+
+    for gate in SeamextendGate:
+        for valid in (True, False):
+            platform = lab.platform(revision=replace(revision, seamextend_gate=gate))
+            lp = platform.lp(0)
+            lp.inSEAM = lp.inP_SEAMLDR = True
+            platform.set_msr(lp, PRMRR_MASK, 0xC00 if valid else 0)
+            outcome = wrmsr(platform, 0, address, value)
+            print(f"waits for {gate.value:43} PRMRR_PHYS_MASK.VALID={int(valid)}: {outcome!s:7} {outcome.clause}")
     return 0

@@ -25,10 +25,10 @@ MODES = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     modes = ", ".join(f"{name} ({words})" for name, words in MODES.items())
-    parser.add_argument("--mode", choices=list(MODES), default="host", help=f"where: {modes}; default host")
+    parser.add_argument("--mode", choices=list(MODES), default="host", help=f"where: {modes}")
     parser.add_argument("--cpl", type=int, choices=range(4), default=0, help="privilege level, default 0")
-    parser.add_argument("--to", choices=["module", "p-seamldr"], default="module", help="RAX[63]; default module")
-    parser.add_argument("--revision", default="silicon", metavar="NAME", help="document or measurement; default silicon")
+    parser.add_argument("--to", choices=["module", "p-seamldr"], default="module", help="RAX[63], default 0")
+    parser.add_argument("--revision", default="silicon", metavar="NAME", help="document or measurement")
     parser.add_argument("--not-64bit", action="store_true", help="CS.L = 0")
     parser.add_argument("--mov-ss", action="store_true", help="blocking by MOV-SS")
     parser.add_argument("--seamrr-off", action="store_true", help="IA32_SEAMRR_PHYS_MASK.VALID = 0")
@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--p-seamldr-not-loaded", action="store_true", help="P_SEAMLDR_READY = 0")
     parser.add_argument("--mutex-held", action="store_true", help="another processor holds P_SEAMLDR_MUTEX")
     parser.add_argument("--all-revisions", action="store_true", help="one line for each revision instead of the path")
+    parser.add_argument("--vmfail", action="store_true", help="the three situations that give VMfailInvalid, side by side")
     parser.add_argument("--everywhere", action="store_true", help="one line for each mode and privilege level")
 
 
@@ -44,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
     from seamref.arch.revision import REVISIONS, get_revision
 
     revision = get_revision(args.revision)
+    if args.vmfail:
+        return _vmfail(revision.name)
     if args.all_revisions or args.everywhere:
         seats = [(m, c) for m in MODES for c in (0, 3) if not (m == "seam" and c)] if args.everywhere else [
             (args.mode, args.cpl)]
@@ -85,3 +88,24 @@ def _execute(args: argparse.Namespace, mode: str, cpl: int, name: str) -> tuple[
     outcome = seamcall(platform, lp.id)
     path = [(row.id, row.says, "decides" if decided else "silent") for row, decided in walk]
     return str(outcome), outcome.clause, path
+
+
+def _vmfail(name: str) -> int:
+    """Module not loaded, P-SEAMLDR busy, P-SEAMLDR not loaded: everything the caller can see."""
+    from seamref.arch import lab
+    from seamref.arch.revision import get_revision
+    from seamref.arch.seam import BIT63, seamcall
+
+    for why in ("TDX module not loaded", "P-SEAMLDR busy", "P-SEAMLDR not loaded"):
+        platform = lab.platform(revision=get_revision(name))
+        lp = platform.lp(0)
+        lp.rax = BIT63 if "P-SEAMLDR" in why else 0
+        if why == "P-SEAMLDR busy":
+            platform.P_SEAMLDR_MUTEX = platform.lps[1]
+        else:
+            lab.set_ready(platform, seam=False, p_seamldr=False)
+        asked = lp.rax
+        outcome = seamcall(platform, 0)
+        kept = "unchanged" if lp.rax == asked else f"0x{lp.rax:X}"
+        print(f"{why:21}  {outcome}  CF={lp.rflags & 1}  RAX {kept}  ({outcome.clause})")
+    return 0
