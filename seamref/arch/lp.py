@@ -182,7 +182,7 @@ class Lp:
         self.msrs: dict[int, int] = {}
         self.vmcs_cache: dict[int, CachedVmcs] = {}
         self._owner: object = None
-        self._digest: bytes | None = None  # whatever a reader computed from this state; forgotten on a new handle
+        self._digest: tuple[object, bytes] | None = None  # computed by whom, and what; forgotten on a new handle
         for name, value in _DEFAULTS.items():
             setattr(self, name, value)
 

@@ -50,7 +50,7 @@ class _Chunk:
         self.pages = pages
         self.owned: set[int] = set()
         self.digest: bytes | None = None
-        self.note: bytes | None = None  # whatever a reader computed from these pages; forgotten like the digest
+        self.note: tuple[object, bytes] | None = None  # what digest_without computed, and for which pages
 
     def fingerprint(self) -> bytes:
         if self.digest is None:
@@ -216,20 +216,20 @@ class Store:
         return b"" if found is None else found.fingerprint()
 
     def digest_without(self, left_out: Container[int]) -> bytes:
-        """Like :meth:`fingerprint`, without some pages (by number; the same ones in every call on a store)."""
+        """Like :meth:`fingerprint`, without some pages (by number; the same container object is answered from what is known)."""
         parts: list[bytes] = []
         for number in sorted(self._chunks):
             chunk = self._chunks[number]
-            if chunk.note is None:
+            if chunk.note is None or chunk.note[0] is not left_out:
                 base = number * _CHUNK
                 pages = [
                     index.to_bytes(2, "little") + digest
                     for index in sorted(chunk.pages)
                     if base + index not in left_out and (digest := chunk.pages[index].fingerprint())
                 ]
-                chunk.note = blake2b(b"".join(pages), digest_size=16).digest() if pages else b""
-            if chunk.note:
-                parts.append(number.to_bytes(6, "little") + chunk.note)
+                chunk.note = left_out, blake2b(b"".join(pages), digest_size=16).digest() if pages else b""
+            if chunk.note[1]:
+                parts.append(number.to_bytes(6, "little") + chunk.note[1])
         return blake2b(b"".join(parts), digest_size=16).digest()
 
     def fingerprint(self) -> bytes:
