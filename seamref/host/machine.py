@@ -1,0 +1,110 @@
+"""A whole machine, from reset to a kernel whose user can update the TDX module.
+
+BIOS and MCHECK, NP-SEAMLDR, P-SEAMLDR, the UEFI loader's cold installation, the kernel's own initialisation, the
+tdx-host driver: each is the real thing on one platform; this file only puts them in order.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from seamref import bootchain
+from seamref.arch.msr import VMX_BASIC, wrmsr
+from seamref.arch.outcome import Fault
+from seamref.arch.platform import NO_SEAMRET_INVD_VMCS, VMX_MSRS, Platform, PlatformConfig, Topology
+from seamref.errors import SeamrefError
+from seamref.host import uefi
+from seamref.host.abi import Errno
+from seamref.host.fw_upload import probe
+from seamref.host.image import V1, V2, build
+from seamref.host.kernel import Host
+from seamref.host.series import MERGED, Blob, KernelSeries
+from seamref.host.tdx import tdx_enable
+
+
+def config(topology: Topology, *, keeps_vmcs: bool = True, **more: Any) -> PlatformConfig:
+    """A part whose SEAMRET keeps the VMM's VMCS (IA32_VMX_BASIC[60] = 1), or one with the erratum."""
+    msrs = dict(VMX_MSRS)
+    if keeps_vmcs:
+        msrs[VMX_BASIC] |= NO_SEAMRET_INVD_VMCS
+    return PlatformConfig(topology=topology, vmx_msrs=msrs, **more)
+
+
+@lru_cache(maxsize=64)
+def _parts(name: str, **fields: Any) -> tuple[bytes, bytes]:
+    from seamref import mint
+
+    module = mint.module_image(name, **fields)
+    return module, mint.sigstruct(module)
+
+
+def blob(name: str = "1.5.16", *, version: int = V2, sigstruct: bytes | None = None, **fields: Any) -> bytes:
+    """An image file with a minted module: a named build, in format 1.0 or 2.0."""
+    module, signed = _parts(name, **fields)
+    return build(sigstruct if sigstruct is not None else signed, module, version)
+
+
+def blob_for(series: KernelSeries, name: str = "1.5.16") -> bytes:
+    """The same module in the format that a version of the series takes."""
+    return blob(name, version=V2 if series.blob is Blob.V2 else V1)
+
+
+SMRR_BASE, SMRR_SIZE = 0x80000000, 0x800000
+"""Where this board's BIOS has SMM: behind the memory below 4 GiB, outside every CMR."""
+
+
+def lock_smrr(platform: Platform) -> None:
+    """What BIOS does for SMM on every core: base, mask, VALID and LOCK; TDH.SYS.INIT insists on the lock."""
+    for id in platform.lps:
+        lp = platform.lp(id)
+        if not platform.msr_value(lp, 0x1F3) & 1 << 10:
+            for address, value in ((0x1F2, SMRR_BASE | 6), (0x1F3, 0x100000000 - SMRR_SIZE | 0xC00)):
+                if isinstance(wrmsr(platform, id, address, value), Fault):
+                    raise SeamrefError(f"BIOS: WRMSR 0x{address:X} on processor {id} refused")
+
+
+def cold(
+    cpus: int = 2, *, sockets: int = 1, module: str | None = "1.5.05", keeps_vmcs: bool = True, seed: int = 0
+) -> Platform:
+    """Reset, P-SEAMLDR, and (unless ``module`` is None) the UEFI loader's installation.
+
+    No processor is in VMX operation.
+    """
+    return _cold(cpus, sockets, module, keeps_vmcs, seed).fork()
+
+
+@lru_cache(maxsize=32)
+def _cold(cpus: int, sockets: int, module: str | None, keeps_vmcs: bool, seed: int) -> Platform:
+    made = config(Topology(sockets, cpus // sockets), keeps_vmcs=keeps_vmcs, seed=seed)
+    platform = bootchain.boot(config=made, vmx=False)
+    lock_smrr(platform)
+    if module is not None:
+        files = {"\\EFI\\TDX\\TDX-BLOB": blob(module, version=V1)}
+        done = uefi.run(platform, uefi.Firmware((files,)))
+        if not done.installed:
+            raise SeamrefError(f"cold installation: {'; '.join(done.printed)}")
+    return platform
+
+
+def machine(
+    cpus: int = 2, *, sockets: int = 1, module: str = "1.5.05", series: KernelSeries = MERGED,
+    keeps_vmcs: bool = True, preempt_rt: bool = False, seed: int = 0,
+) -> Host:
+    """A booted kernel with the module initialised and the tdx-host driver loaded: a fork of one made once."""
+    return _machine(cpus, sockets, module, series, keeps_vmcs, preempt_rt, seed).fork()
+
+
+@lru_cache(maxsize=32)
+def _machine(
+    cpus: int, sockets: int, module: str, series: KernelSeries, keeps_vmcs: bool, preempt_rt: bool, seed: int
+) -> Host:
+    import seamref.tdxmodule.program  # noqa: F401  makes the module's images runnable
+
+    platform = _cold(cpus, sockets, module, keeps_vmcs, seed).fork()
+    host = Host(platform, series, preempt_rt=preempt_rt)
+    for step in (tdx_enable, probe):
+        ret = step(host)
+        if ret is not Errno.OK:
+            raise SeamrefError(f"{step.__name__}: {ret}; {host.state.dmesg[-1]}")
+    return host
