@@ -45,7 +45,7 @@ TDX_MODULE_BUILD = Layout(
         Field("tdx_features0", Bits(8, FEATURES0), "TDX_FEATURES0", 24),
         Field("knobs", Bits(8, (
             Bit("detect_after_update", 0, 0, "fails a TD build that an update interrupted, instead of spoiling it"),
-            Bit("report_svn2", 1, 1, "knows TEE_TCB_SVN_2 (1.5.05 and later)"),
+            Bit("checks_misc_enable", 1, 1, "TDH.SYS.INIT looks at IA32_MISC_ENABLE (1.5.05 and later)"),
             Bit("version_1_init", 2, 2, "takes version 1 of TDH.SYS.INIT (1.5.16)"),
             Bit("version_1_vp_init", 3, 3, "takes version 1 of TDH.VP.INIT (1.5.05)"),
         )), "differences of behaviour between releases", 32),
@@ -56,7 +56,7 @@ TDX_MODULE_BUILD = Layout(
     doc="Build constants of a minted TDX module, 64 bytes behind the stub at its entry point.",
 )
 
-DETECT_AFTER_UPDATE, REPORT_SVN2, VERSION_1_INIT, VERSION_1_VP_INIT = 1, 2, 4, 8
+DETECT_AFTER_UPDATE, CHECKS_MISC_ENABLE, VERSION_1_INIT, VERSION_1_VP_INIT = 1, 2, 4, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Build:
     hash_format: int = 1
     num_handoff_pages: int = 13
     tdx_features0: int = 0x61F_0FBF
-    knobs: int = REPORT_SVN2 | VERSION_1_VP_INIT
+    knobs: int = CHECKS_MISC_ENABLE | VERSION_1_VP_INIT
     minor_svn: int = 5
     major_svn: int = 1
     num_stack_pages: int = 1
@@ -123,26 +123,26 @@ BUILDS: dict[str, Build] = {build.name: build for build in (
     Build("1.5.06", "the next release: same handoff version, higher SVN", update=6, build_num=784, build_date=20240407,
           tdx_features0=0x2E1F_0FBF, minor_svn=6),
     Build("1.5.16", "a later release, same handoff version", update=16, build_num=890, build_date=20250219,
-          tdx_features0=0x2_26F3_0FBF, knobs=REPORT_SVN2 | VERSION_1_INIT | VERSION_1_VP_INIT, minor_svn=11),
+          tdx_features0=0x2_26F3_0FBF, knobs=CHECKS_MISC_ENABLE | VERSION_1_INIT | VERSION_1_VP_INIT, minor_svn=11),
     Build("1.5.06-crypto", "1.5.06 linked with a library that packs its hash state differently", update=6,
           build_num=785, build_date=20240407, tdx_features0=0x2E1F_0FBF, minor_svn=6, hash_format=2),
     Build("1.5.06-detect", "as 1.5.06-crypto, but fails a build that the update interrupted", update=6, build_num=786,
           build_date=20240407, tdx_features0=0x2E1F_0FBF, minor_svn=6, hash_format=2,
-          knobs=REPORT_SVN2 | VERSION_1_VP_INIT | DETECT_AFTER_UPDATE),
+          knobs=CHECKS_MISC_ENABLE | VERSION_1_VP_INIT | DETECT_AFTER_UPDATE),
     Build("1.5.20", "can refuse SHUTDOWN while a TD is being built (TDX_FEATURES0 bit 47)", update=20, build_num=900,
           build_date=20250901, tdx_features0=0x2_26F3_0FBF | UPDATE_COMPATIBILITY,
-          knobs=REPORT_SVN2 | VERSION_1_INIT | VERSION_1_VP_INIT, minor_svn=12),
+          knobs=CHECKS_MISC_ENABLE | VERSION_1_INIT | VERSION_1_VP_INIT, minor_svn=12),
     Build("1.5.30", "writes handoff version 1, still reads 0", update=30, build_num=950, build_date=20260115,
           tdx_features0=0x2_26F3_0FBF | UPDATE_COMPATIBILITY, module_hv=1, min_update_hv=0,
-          knobs=REPORT_SVN2 | VERSION_1_INIT | VERSION_1_VP_INIT, minor_svn=13),
+          knobs=CHECKS_MISC_ENABLE | VERSION_1_INIT | VERSION_1_VP_INIT, minor_svn=13),
     Build("1.5.31", "writes and reads handoff version 1 only", update=31, build_num=951, build_date=20260215,
           tdx_features0=0x2_26F3_0FBF | UPDATE_COMPATIBILITY, module_hv=1, min_update_hv=1,
-          knobs=REPORT_SVN2 | VERSION_1_INIT | VERSION_1_VP_INIT, minor_svn=14),
+          knobs=CHECKS_MISC_ENABLE | VERSION_1_INIT | VERSION_1_VP_INIT, minor_svn=14),
     Build("1.5.32", "handoff versions 0 to 1, hands off in version 1 only (NO_DOWNGRADE)", update=32, build_num=952,
           build_date=20260315, tdx_features0=0x2_26F3_0FBF | UPDATE_COMPATIBILITY, module_hv=1, min_update_hv=0,
-          no_downgrade=1, knobs=REPORT_SVN2 | VERSION_1_INIT | VERSION_1_VP_INIT, minor_svn=14),
+          no_downgrade=1, knobs=CHECKS_MISC_ENABLE | VERSION_1_INIT | VERSION_1_VP_INIT, minor_svn=14),
     Build("2.0.05", "the next major SVN", major=2, minor=0, update=5, build_num=1010, build_date=20250123,
-          tdx_features0=0x2_26F3_0FBF, knobs=REPORT_SVN2 | VERSION_1_INIT | VERSION_1_VP_INIT, minor_svn=4,
+          tdx_features0=0x2_26F3_0FBF, knobs=CHECKS_MISC_ENABLE | VERSION_1_INIT | VERSION_1_VP_INIT, minor_svn=4,
           major_svn=3),
     Build("1.0-like", "major SVN 0: hands nothing off, every load is a cold one", major=1, minor=0, update=3,
           build_num=300, build_date=20220601, tdx_features0=0, knobs=0, minor_svn=3, major_svn=0),

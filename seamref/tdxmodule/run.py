@@ -20,15 +20,12 @@ from seamref.arch.structures import REPORTMACSTRUCT
 from seamref.arch.trace import Step
 from seamref.arch.vmcs import BY_NAME
 from seamref.arch.vmx import vmlaunch, vmresume, vmwrite
-from seamref.spec import CHOSEN, Check, CheckTable, implements
-from seamref.tdxmodule.build import REPORT_SVN2
+from seamref.spec import Check, CheckTable, implements
 from seamref.tdxmodule.core import Answer, At, Call, Lock, View, finish, leaf, vmcs_field
 from seamref.tdxmodule.status import SUCCESS, Operand, Result, Status
 from seamref.tdxmodule.structures import (
     HOST_FIELDS,
-    LOCAL_DATA,
     NOT_ASSOCIATED,
-    PAGE,
     TDINFO,
     TDREPORT,
     TDVPS_PAGES,
@@ -37,7 +34,7 @@ from seamref.tdxmodule.structures import (
     PageType,
     VcpuState,
 )
-from seamref.tdxmodule.system import msr_of, ref
+from seamref.tdxmodule.system import msr_of
 from seamref.tdxmodule.td import (
     SEPT_PRESENT,
     TDR_MASK,
@@ -518,4 +515,4 @@ def _verifyreport(g: GuestCall) -> Result | ExitTd:
 
 guest_leaf(22, "TDG.MR.VERIFYREPORT", "verify another TD's report", _verifyreport, VERIFYREPORT)
 
-__all__ = ["ENTER", "GUEST_LEAVES", "REPORT", "CHOSEN", "LOCAL_DATA", "PAGE", "REPORT_SVN2", "ref", "tdcall", "td_exit"]
+__all__ = ["ENTER", "GUEST_LEAVES", "REPORT", "td_exit", "tdcall"]

@@ -20,7 +20,7 @@ from seamref.arch.vmcs import BY_NAME
 from seamref.arch.vmx import vmread
 from seamref.spec import CHOSEN, Check, CheckTable, implements
 from seamref.tdxmodule.build import (
-    REPORT_SVN2,
+    CHECKS_MISC_ENABLE,
     UPDATE_COMPATIBILITY,
     VERSION_1_INIT,
 )
@@ -30,11 +30,9 @@ from seamref.tdxmodule.structures import (
     ATTRIBUTES_FIXED0,
     ATTRIBUTES_FIXED1,
     CANARY_PAGE,
-    GLOBAL_DATA,
     HANDOFF,
     HOST_FIELDS,
     INIT_MSRS,
-    KOT_ENTRY,
     MAX_CMRS,
     MAX_HKIDS,
     MAX_PKGS,
@@ -47,7 +45,6 @@ from seamref.tdxmodule.structures import (
     TDMR_INFO,
     TDSYSINFO,
     TDVPS_PAGES,
-    WBT_ENTRY,
     XFAM_FIXED0,
     XFAM_FIXED1,
     Hkid,
@@ -222,7 +219,7 @@ INIT: CheckTable[Call, Answer] = CheckTable("TDH.SYS.INIT", (
           lambda c: first(c, _is_not(0x345, not msr_of(c, 0x345) >> 13 & 1)),
           Answer(S.TDX_INCORRECT_MSR_VALUE, found=True), _I),
     Check("SYS.INIT.misc_enable", "1.5.05: performance monitoring or BTS is not available in IA32_MISC_ENABLE",
-          lambda c: c.has(REPORT_SVN2) and first(c, _is_not(0x1A0, msr_of(c, 0x1A0) & 0x880 != 0x80)),
+          lambda c: c.has(CHECKS_MISC_ENABLE) and first(c, _is_not(0x1A0, msr_of(c, 0x1A0) & 0x880 != 0x80)),
           Answer(S.TDX_INCORRECT_MSR_VALUE, found=True), "TDXN tdh_sys_init.c"),
     Check("SYS.INIT.limit_cpuid", "IA32_MISC_ENABLE limits CPUID", _limit_cpuid, Answer(S.TDX_LIMIT_CPUID_MAXVAL_SET),
           _I),
@@ -896,6 +893,3 @@ def _update(c: Call) -> Result:
 
 leaf(53, "TDH.SYS.UPDATE", "take over from the module before", stages=(UPDATE,), effects=(_update_size, _update),
      before_ready=True, inputs="none")
-
-__all__ = ["AVOID_COMPAT_SENSITIVE", "CONFIG", "INIT", "KEY_CONFIG", "LP_INIT", "SHUTDOWN", "SHUTDOWN_BUSY",
-           "SYS_CONFIG_TDMR", "TDMR_INIT", "UPDATE", "GLOBAL_DATA", "KOT_ENTRY", "WBT_ENTRY"]
