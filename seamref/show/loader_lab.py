@@ -9,23 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from seamref import mint
-from seamref.arch import lab, msr
-from seamref.arch.lp import CR4_SMXE, GPRS
+from seamref.arch.lp import GPRS
 from seamref.arch.memory import Agent, Range
-from seamref.arch.msr import wrmsr
-from seamref.arch.outcome import Fault, Left, Shutdown, VmFailInvalid
+from seamref.arch.outcome import Left, Shutdown
 from seamref.arch.platform import Platform, PlatformConfig, Topology
 from seamref.arch.software import SeamRun, call
-from seamref.arch.structures import P_SYS_INFO_TABLE, SEAMEXTEND, SYS_INFO_TABLE
+from seamref.arch.structures import SEAMEXTEND, SYS_INFO_TABLE
 from seamref.arch.trace import Computed, Event, Step
-from seamref.arch.vmcs import put
+from seamref.bootchain import boot
 from seamref.errors import SeamrefError
 from seamref.layout import Record
-from seamref.mint import elf
-from seamref.pseamldr import program as _program
 from seamref.pseamldr.api import (
     COMPONENT,
     HANDOFF_DATA_HEADER,
@@ -42,92 +39,36 @@ from seamref.pseamldr.data import P_SEAMLDR_DATA
 from seamref.pseamldr.memory_constants import MemoryConstants
 from seamref.spec import TABLES, Check
 
-assert _program.P_SEAMLDR.id  # importing it is what makes P-SEAMLDR images runnable
-
 RANGE_SIZE = 4 << 20
 """Bytes of P_SEAMLDR_RANGE (chosen; the published loader needs a part of it)."""
 INFO_BUFFER, PARAMS = 0x0800_0000, 0x1000_0000
 """Where the host of these experiments has its INFO buffer, and its SEAMLDR_PARAMS with sigstruct and image behind."""
-_LINEAR = {"code": 0xFFFF800000000000, "stack": 0xFFFF800100000000, "keyhole": 0xFFFF800200000000,
-           "data": 0xFFFF800300000000, "sysinfo": 0xFFFF8003FFFF0000, "keyedit": 0x100000000, "module": 0x200000000}
-STACK_SIZE = 4 * PAGE
 
 
 def platform(
     *, lps: int = 2, sockets: int = 1, addressable: int = 0, seamrr: int = 64 << 20, range_size: int = RANGE_SIZE,
     revision: str = "1.5", seamdb: int = 16, fms: Sequence[int] = (0xC06F2,), debug_unlocked: bool = False,
-    ids: Sequence[int] = (), keeps_vmcs: bool = True, seed: int = 0, build: Build | None = None,
+    ids: Sequence[int] = (), seed: int = 0,
 ) -> Platform:
-    """A platform as NP-SEAMLDR leaves it: P-SEAMLDR in its range and ready, no TDX module; VMX on everywhere.
+    """A booted platform: P-SEAMLDR ready, no TDX module, VMX on everywhere; SEAMRR ends at 2 GiB.
 
     ``lps`` processors on each of ``sockets`` sockets (or x2APIC ``ids``), ``addressable`` ids for each socket;
     ``seamrr`` and ``range_size`` bytes; ``revision`` of P-SEAMLDR; ``seamdb`` entries of the database.
     """
-    msrs = dict(PlatformConfig().vmx_msrs)
-    if keeps_vmcs:
-        msrs[msr.VMX_BASIC] |= 1 << 60
-    made = Platform(PlatformConfig(
-        topology=Topology(sockets, lps, addressable, tuple(ids)), fms=tuple(fms), seamdb_size=seamdb, vmx_msrs=msrs,
+    config = PlatformConfig(
+        topology=Topology(sockets, lps, addressable, tuple(ids)), fms=tuple(fms), seamdb_size=seamdb,
         debug_unlocked=debug_unlocked, seed=seed,
-    ))
-    whole = Range((2 << 30) - seamrr, seamrr)
-    held = Range(whole.end - range_size, range_size)
-    _registers(made, whole)
-    made.p_seamldr_range = held
-    constants = build or Build(revision=revision, signer_key_hash=mint.KEY.key_hash)
-    _load_pseamldr(made, held, mint.pseamldr_image(constants))
-    for id in made.lps:
-        lab.start_vmx(made, id)
-    lab.set_ready(made, seam=False, p_seamldr=True)
-    return made
+    )
+    return boot(
+        config=config, acm=_acm(revision), seamrr_base=(2 << 30) - seamrr, seamrr_size=seamrr,
+        p_seamldr_range_size=range_size,
+    )
 
 
-def _registers(made: Platform, whole: Range) -> None:
-    """KeyIDs and SEAMRR, as BIOS programs them."""
-    packages: set[int] = set()
-    mask = ((1 << made.config.maxpa) - 1) & ~(whole.size - 1) & 0xFFFFFFFE000000
-    for id in made.lps:
-        lp = made.lp(id)
-        writes = [(msr.SEAMRR_BASE, whole.base | 8), (msr.SEAMRR_MASK, mask | 0xC00)]
-        if lp.package not in packages:
-            packages.add(lp.package)
-            writes.insert(0, (msr.TME_ACTIVATE, 3 | 6 << 32 | 1 << 36))
-        for address, value in writes:
-            outcome = wrmsr(made, id, address, value)
-            if isinstance(outcome, Fault):
-                raise SeamrefError(f"WRMSR 0x{address:X} := 0x{value:X} gives {outcome} ({outcome.clause})")
-        lp.cr4 |= CR4_SMXE
-
-
-def _load_pseamldr(made: Platform, held: Range, image: bytes) -> None:
-    """P_SEAMLDR_RANGE as NP-SEAMLDR leaves it: VMCS, tables, image, zeroed data and stack, P_SYS_INFO_TABLE."""
-    topology, linear = made.config.topology, _LINEAR
-    tables, code = held.base + 2 * PAGE, held.end - PAGE - len(image)
-    for level in range(3):
-        at, index = tables + level * PAGE, linear["code"] >> (39 - 9 * level) & 511
-        made.store(Agent.CPU, at + index * 8, (at + PAGE | 0x27).to_bytes(8, "little"))
-    for i in range(len(image) // PAGE):
-        made.store(Agent.CPU, tables + 3 * PAGE + i * 8, (code + i * PAGE | 0x21).to_bytes(8, "little"))
-    made.store(Agent.CPU, code, image)
-    first = made.lp(made.lps[0])
-    vmcs = bytearray(lab.transfer_vmcs(made, first, tables, linear["code"] + elf.entry_of(image)))
-    for name, value in {
-        "host_fs_base": linear["sysinfo"], "host_gs_base": linear["data"],
-        "host_rsp": linear["stack"] + STACK_SIZE - PAGE - 8, "host_ssp": linear["stack"] + STACK_SIZE - 8,
-    }.items():
-        put(vmcs, name, value)
-    made.store(Agent.CPU, held.base + PAGE, bytes(vmcs))
-    fms = [made.config.fms_of(i) for i in range(topology.sockets)]
-    made.store(Agent.CPU, held.end - PAGE, P_SYS_INFO_TABLE.encode({
-        "tot_num_lps": len(made.lps), "tot_num_sockets": topology.sockets, "socket_cpuid_table": fms,
-        "p_seamldr_range_base": held.base, "p_seamldr_range_size": held.size,
-        "cmr": [{"base": base, "size": size} for base, size in made.config.cmrs],
-        "code_rgn_base": linear["code"], "code_rgn_size": len(image), "data_rgn_base": linear["data"],
-        "data_rgn_size": P_SEAMLDR_DATA.size, "stack_rgn_base": linear["stack"], "stack_rgn_size": STACK_SIZE,
-        "keyhole_rgn_base": linear["keyhole"], "keyhole_rgn_size": 512 * PAGE,
-        "keyhole_edit_rgn_base": linear["keyedit"], "keyhole_edit_rgn_size": PAGE,
-        "module_region_base": linear["module"], "acm_x2apicid": first.id, "acm_x2apicid_valid": 1,
-    }))
+@lru_cache(maxsize=4)
+def _acm(revision: str) -> bytes:
+    """NP-SEAMLDR with a P-SEAMLDR of this generation that accepts the test key."""
+    return mint.acm(mint.pseamldr_image(Build(revision=revision, signer_key_hash=mint.KEY.key_hash)))
 
 
 # --- looking at a platform
@@ -480,7 +421,7 @@ def rdx_text(rdx: int) -> str:
 
 
 __all__ = [
-    "Attempt", "Called", "INFO_BUFFER", "PARAMS", "Session", "VmFailInvalid", "call_leaf", "data_base", "deciding",
+    "Attempt", "Called", "INFO_BUFFER", "PARAMS", "Session", "call_leaf", "data_base", "deciding",
     "get_info", "hand_off", "identity_text", "install", "load", "loader_data", "module_pages", "module_range",
     "platform", "rdx_text", "running", "seamextend", "sys_info",
 ]

@@ -8,11 +8,11 @@ from typing import Any
 
 from seamref import mint
 from seamref.arch.platform import Platform
+from seamref.bootchain import UpdateRecord, default_acm, update_loader
 from seamref.pseamldr.api import Scenario
 from seamref.show.loader_lab import (
     PARAMS,
     Session,
-    data_base,
     get_info,
     hand_off,
     install,
@@ -35,7 +35,7 @@ class Moment:
 
 def bring(made: Platform, build: str, scenario: Scenario = Scenario.LOAD, minor: int | None = None) -> Session:
     """INSTALL a build; before an UPDATE the old module's handoff data is put in place."""
-    if scenario is Scenario.UPDATE:
+    if scenario is Scenario.UPDATE and made.SEAM_READY:
         hand_off(made)
     image = mint.module_image(build)
     fields: dict[str, Any] = {} if minor is None else {"seam_minor_svn": minor}
@@ -43,12 +43,9 @@ def bring(made: Platform, build: str, scenario: Scenario = Scenario.LOAD, minor:
     return install(made)
 
 
-def reload_pseamldr(made: Platform) -> None:
-    """What a new P-SEAMLDR finds: its data area zero, the module and SEAMDB as they were."""
-    from seamref.arch.memory import Agent
-    from seamref.pseamldr.data import P_SEAMLDR_DATA
-
-    made.zero(Agent.CPU, data_base(made), P_SEAMLDR_DATA.size)
+def reload_pseamldr(made: Platform) -> list[UpdateRecord]:
+    """SHUTDOWN on every processor, then NP-SEAMLDR once more: a new P-SEAMLDR, no module, SEAMDB as it was."""
+    return update_loader(made, default_acm())
 
 
 def moment(made: Platform, step: str, answer: str = "", ask: bool = False) -> Moment:
@@ -74,11 +71,11 @@ def story(capacity: int = 4) -> Iterator[Moment]:
     yield moment(failed, "a LOAD that fails late (on a copy of the machine)", install(failed).last.answer)
     yield moment(made, "LOAD 1.5.06: everything begins again", bring(made, "1.5.06").last.answer)
     reload_pseamldr(made)
-    yield moment(made, "P-SEAMLDR is loaded again, its data zero")
-    early = made.fork()
-    yield moment(early, "UPDATE at once (on a copy)", bring(early, "1.5.06", Scenario.UPDATE).last.answer)
+    yield moment(made, "SHUTDOWN everywhere, P-SEAMLDR loaded again")
     yield moment(made, "SEAMLDR.INFO", "SUCCESS", True)
-    yield moment(made, "UPDATE after INFO", bring(made, "1.5.06", Scenario.UPDATE).last.answer)
+    early = made.fork()
+    yield moment(early, "UPDATE (on a copy): there is no module", bring(early, "1.5.06", Scenario.UPDATE).last.answer)
+    yield moment(made, "LOAD 1.5.06", bring(made, "1.5.06").last.answer)
 
 
 def step_through(steps: list[tuple[str, Callable[[Platform], str]]], made: Platform) -> list[Moment]:
