@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--p-seamldr-not-loaded", action="store_true", help="P_SEAMLDR_READY = 0")
     parser.add_argument("--mutex-held", action="store_true", help="another processor holds P_SEAMLDR_MUTEX")
     parser.add_argument("--all-revisions", action="store_true", help="one line for each revision instead of the path")
-    parser.add_argument("--vmfail", action="store_true", help="the three situations that give VMfailInvalid, side by side")
+    parser.add_argument("--vmfail", action="store_true", help="the three situations that give VMfailInvalid")
     parser.add_argument("--everywhere", action="store_true", help="one line for each mode and privilege level")
 
 

@@ -312,16 +312,17 @@ def grid(a: Revision, b: Revision) -> Html:
     from seamref.show.svg import Board
 
     one, other = seamcall_table(a), seamcall_table(b)
-    cell, left, top = 7.0, 190.0, 24.0
+    cell, left, top, pitch = 6.4, 232.0, 24.0, 15.0
     modes = [m for m in range(64) if any(is_reachable(_state(m, r)) for r in range(64))]
-    board = Board(left + 64 * cell + 6, top + len(modes) * cell * 1.7 + 34)
+    board = Board(left + 64 * cell + 6, top + len(modes) * pitch + 30)
     names = [i.name for i in INPUTS]
     said: list[str] = []
-    board.text(left, 15, "each column: one combination of " + ", ".join(names[6:]), size=11.5, fill="quiet")
+    board.text(4, 15, "mode facts that are 1", size=11.5, fill="quiet")
+    board.text(left, 15, "one column for each combination of the six others", size=11.5, fill="quiet")
     for index, mode in enumerate(modes):
-        y = top + index * cell * 1.7
+        y = top + index * pitch
         words = ", ".join(n for b_, n in enumerate(names[:6]) if mode >> b_ & 1) or "none"
-        board.text(left - 8, y + cell + 2, words, size=11, anchor="end", mono=False)
+        board.text(left - 8, y + 10, words, size=11.5, anchor="end")
         differing = 0
         for rest in range(64):
             state = _state(mode, rest)
@@ -329,11 +330,11 @@ def grid(a: Revision, b: Revision) -> Html:
             differing += differs and is_reachable(state)
             tint = ("red" if differs else "quiet") if is_reachable(state) else ""
             if tint:
-                board.rect(left + rest * cell, y, cell - 1, cell * 1.3, fill=tint, opacity=0.85 if differs else 0.16,
+                board.rect(left + rest * cell, y, cell - 1, pitch - 3, fill=tint, opacity=0.85 if differs else 0.16,
                            stroke="", r=0)
         if differing:
             said.append(f"{words}: {differing} of 64 states differ")
-    y = top + len(modes) * cell * 1.7 + 16
+    y = top + len(modes) * pitch + 18
     board.rect(left, y - 9, 12, 10, fill="red", opacity=0.85, stroke="", r=0)
     board.text(left + 18, y, f"{a.name} and {b.name} differ", size=11.5)
     return board.html(f"Where {a.name} and {b.name} differ over all states", "\n".join(said) or "nowhere")

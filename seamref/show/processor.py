@@ -46,7 +46,7 @@ EDGES = (
 def modes_picture(current: str = "") -> Html:
     """The five modes and every edge between them; ``current`` is drawn filled."""
     return state_machine(MODES, EDGES, title="The five modes and the edges between them", cell=(245, 150),
-                         box=(150, 58), current=current)
+                         box=(166, 58), current=current)
 
 
 def access_matrix(
