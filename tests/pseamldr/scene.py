@@ -170,7 +170,8 @@ FAULTS: tuple[Injected, ...] = (
     Injected("INSTALL.params.sigstruct_pa", "sigpa", _params(sigstruct_pa=PARAMS + PAGE + 2048), EBADPARAM),
     Injected("INSTALL.params.update_ready", "scenario", _params(scenario=1), EBADPARAM, update=False),
     *(Injected(_M + name, name, _sig(**{name: 1}), EBADSIG) for name in (
-        "reserved0", "reserved1", "reserved2", "reserved3", "header_type", "header_length", "header_version", "key_size")),
+        "reserved0", "reserved1", "reserved2", "reserved3", "header_type", "header_length", "header_version",
+        "key_size")),
     Injected(_M + "exponent_size", "exponent_size", _sig(exponent_size=2), EBADSIG),
     *(Injected(_M + name, name, _sig(**{name: 1}), EBADSIG) for name in ("modulus_size", "module_vendor")),
     Injected(_M + "module_type", "module_type", _sig(module_type=1), EBADSIG),

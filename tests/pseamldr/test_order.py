@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from pseamldr.scene import FAULTS, Injected, Scene, combinable, header_pa, put_handoff
 
-from pseamldr.scene import FAULTS, Injected, Scene, combinable, put_handoff
+from seamref.arch.memory import Agent
 from seamref.arch.structures import SEAMEXTEND
 from seamref.pseamldr import lab
 from seamref.pseamldr.api import Leaf, Status
@@ -56,7 +57,8 @@ def test_INSTALL__one_fault_gives_its_status_and_the_state_that_belongs_to_it(fa
 @settings(max_examples=400, suppress_health_check=[HealthCheck.filter_too_much])
 def test_INSTALL__of_two_faults_the_earlier_row_decides(data: st.DataObject) -> None:
     update = data.draw(st.booleans())
-    first, second = sorted(data.draw(st.lists(st.sampled_from(range(len(FAULTS))), min_size=2, max_size=2, unique=True)))
+    pair = st.lists(st.sampled_from(range(len(FAULTS))), min_size=2, max_size=2, unique=True)
+    first, second = sorted(data.draw(pair))
     one, two = FAULTS[first], FAULTS[second]
     assume(combinable(one, two, update))
     scene = Scene(update=update)
@@ -75,9 +77,6 @@ def test_INSTALL_preserve__exactly_the_handoff_data_survive() -> None:
     scene = Scene(update=True)
     platform, answer = scene.run()
     assert answer == Returned(Status.SUCCESS, 0)
-    from pseamldr.scene import header_pa
-    from seamref.arch.memory import Agent
-
     at = header_pa(platform)
     assert platform.bytes_at(Agent.MODULE, at, 8) == bytes([1, 0, 0, 0, 40, 0, 0, 0])
     assert platform.bytes_at(Agent.MODULE, at + 8, 40) == bytes(range(40))

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-
 from pseamldr import scene
+
 from seamref import mint
 from seamref.pseamldr import lab
 from seamref.pseamldr.api import PAGE, SEAMLDR_PARAMS
@@ -89,7 +89,8 @@ EXAMPLES: dict[str, tuple[Any, Any]] = {
     "INSTALL.params.sigstruct_pa": (_params(), _params(sigstruct_pa=0x10001800)),
     "INSTALL.params.update_ready": (_params(seam_ready=2), _params(seam_ready=0)),
     "INSTALL.manifest.svn": (_old(), replace(_old(), seam_minor_svn=4)),
-    "INSTALL.manifest.debug": (replace(_manifest(module_type=1 << 31), debug_unlocked=True), _manifest(module_type=1 << 31)),
+    "INSTALL.manifest.debug": (
+        replace(_manifest(module_type=1 << 31), debug_unlocked=True), _manifest(module_type=1 << 31)),
     "INSTALL.manifest.major_svn": (replace(_manifest(seam_major_svn=9), scenario=0), _manifest(seam_major_svn=9)),
     "INSTALL.manifest.minor_svn": (_manifest(seam_minor_svn=2), _manifest(seam_minor_svn=1)),
     "INSTALL.manifest.gdt_idt_bound": (_manifest(gdt_idt_offset=7 * PAGE), _manifest(gdt_idt_offset=8 * PAGE)),
@@ -97,7 +98,8 @@ EXAMPLES: dict[str, tuple[Any, Any]] = {
         _manifest(fault_wrapper_offset=8 * PAGE - 512), _manifest(fault_wrapper_offset=8 * PAGE - 511)),
     "INSTALL.manifest.cpuid": (_manifest(cpuid_table=[0x806FF]), _manifest(cpuid_table=[0x806E8])),
     "INSTALL.manifest.cpuid_mandatory": (
-        replace(_manifest(cpuid_table_size=0, module_type=1 << 31), debug_unlocked=True), _manifest(cpuid_table_size=0)),
+        replace(_manifest(cpuid_table_size=0, module_type=1 << 31), debug_unlocked=True),
+        _manifest(cpuid_table_size=0)),
     "INSTALL.memory.entropy": (_plan(MINIMUM), replace(_plan(MINIMUM), carry=0)),
     "INSTALL.memory.size": (_plan(MINIMUM), _plan(MINIMUM - 1)),
     "INSTALL.update.remaining": (UPDATE, replace(UPDATE, remaining=0)),
