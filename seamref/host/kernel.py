@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from seamref.host.tasks import Task
 
 PAGE = 4096
-HEAP_BASE, HEAP_END = 0x20000000, 0x80000000
+HEAP_BASE, HEAP_END = 0x50000000, 0x7C000000
 """Where this kernel takes physical memory for its own objects (first fit, SEAMRR left out)."""
 
 

@@ -6,6 +6,7 @@ tdx-host driver: each is the real thing on one platform; this file only puts the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -14,7 +15,7 @@ from seamref.arch.msr import VMX_BASIC, wrmsr
 from seamref.arch.outcome import Fault
 from seamref.arch.platform import NO_SEAMRET_INVD_VMCS, VMX_MSRS, Platform, PlatformConfig, Topology
 from seamref.errors import SeamrefError
-from seamref.host import uefi
+from seamref.host import uefi, vmm
 from seamref.host.abi import Errno
 from seamref.host.fw_upload import probe
 from seamref.host.image import V1, V2, build
@@ -39,10 +40,17 @@ def _parts(name: str, **fields: Any) -> tuple[bytes, bytes]:
     return module, mint.sigstruct(module)
 
 
-def blob(name: str = "1.5.16", *, version: int = V2, sigstruct: bytes | None = None, **fields: Any) -> bytes:
-    """An image file with a minted module: a named build, in format 1.0 or 2.0."""
-    module, signed = _parts(name, **fields)
-    return build(sigstruct if sigstruct is not None else signed, module, version)
+def blob(
+    name: str = "1.5.16", *, version: int = V2, signed: Mapping[str, Any] | None = None, **fields: Any
+) -> bytes:
+    """An image file with a minted module: a named build, in format 1.0 or 2.0.
+
+    ``fields`` override the module's build constants, ``signed`` fields of the sigstruct before it is signed.
+    """
+    from seamref import mint
+
+    module, sigstruct = _parts(name, **fields)
+    return build(mint.sigstruct(module, **signed) if signed else sigstruct, module, version)
 
 
 def blob_for(series: KernelSeries, name: str = "1.5.16") -> bytes:
@@ -65,9 +73,9 @@ def lock_smrr(platform: Platform) -> None:
 
 
 def cold(
-    cpus: int = 2, *, sockets: int = 1, module: str | None = "1.5.05", keeps_vmcs: bool = True, seed: int = 0
+    cpus: int = 2, *, sockets: int = 1, module: str | bytes | None = "1.5.05", keeps_vmcs: bool = True, seed: int = 0
 ) -> Platform:
-    """Reset, P-SEAMLDR, and (unless ``module`` is None) the UEFI loader's installation.
+    """Reset, P-SEAMLDR, and the UEFI loader's installation of ``module``: a named build, a 1.0 file, or ``None``.
 
     No processor is in VMX operation.
     """
@@ -75,12 +83,13 @@ def cold(
 
 
 @lru_cache(maxsize=32)
-def _cold(cpus: int, sockets: int, module: str | None, keeps_vmcs: bool, seed: int) -> Platform:
+def _cold(cpus: int, sockets: int, module: str | bytes | None, keeps_vmcs: bool, seed: int) -> Platform:
     made = config(Topology(sockets, cpus // sockets), keeps_vmcs=keeps_vmcs, seed=seed)
     platform = bootchain.boot(config=made, vmx=False)
     lock_smrr(platform)
     if module is not None:
-        files = {"\\EFI\\TDX\\TDX-BLOB": blob(module, version=V1)}
+        file = module if isinstance(module, bytes) else blob(module, version=V1)
+        files = {"\\EFI\\TDX\\TDX-BLOB": file}
         done = uefi.run(platform, uefi.Firmware((files,)))
         if not done.installed:
             raise SeamrefError(f"cold installation: {'; '.join(done.printed)}")
@@ -88,7 +97,7 @@ def _cold(cpus: int, sockets: int, module: str | None, keeps_vmcs: bool, seed: i
 
 
 def machine(
-    cpus: int = 2, *, sockets: int = 1, module: str = "1.5.05", series: KernelSeries = MERGED,
+    cpus: int = 2, *, sockets: int = 1, module: str | bytes = "1.5.05", series: KernelSeries = MERGED,
     keeps_vmcs: bool = True, preempt_rt: bool = False, seed: int = 0,
 ) -> Host:
     """A booted kernel with the module initialised and the tdx-host driver loaded: a fork of one made once."""
@@ -97,7 +106,7 @@ def machine(
 
 @lru_cache(maxsize=32)
 def _machine(
-    cpus: int, sockets: int, module: str, series: KernelSeries, keeps_vmcs: bool, preempt_rt: bool, seed: int
+    cpus: int, sockets: int, module: str | bytes, series: KernelSeries, keeps_vmcs: bool, preempt_rt: bool, seed: int
 ) -> Host:
     import seamref.tdxmodule.program  # noqa: F401  makes the module's images runnable
 
@@ -108,3 +117,20 @@ def _machine(
         if ret is not Errno.OK:
             raise SeamrefError(f"{step.__name__}: {ret}; {host.state.dmesg[-1]}")
     return host
+
+
+def add_tds(host: Host, count: int = 1, **more: Any) -> tuple[vmm.Td, ...]:
+    """Build TDs that count, as KVM would by SEAMCALLs on CPU 0; more arguments as :func:`seamref.host.vmm.build_td`."""
+    first = len(host.state.tds)
+    made = tuple(vmm.build_td(host.platform, host.cpu(0).apicid, first + i, **more) for i in range(count))
+    host.set(tds=(*host.state.tds, *(td.tdr for td in made)))
+    return made
+
+
+def count_of(host: Host, td: vmm.Td, cpu: int = 0) -> int | str:
+    """Let a TD run to its next exit: how far it has counted, or what the module answered instead."""
+    try:
+        exited = vmm.run_td(host.platform, host.cpu(cpu).apicid, td)
+    except vmm.Refused as refused:
+        return str(refused.answer)
+    return exited.count if exited.reason == 77 else str(exited.answer)
