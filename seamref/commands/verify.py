@@ -134,6 +134,6 @@ def run(args: argparse.Namespace) -> int:
     for name, physical, size, linear in lines:
         print(f"  {physical:>12X} {size:>10X}  {name:<30} " + ("" if linear is None else f"linear {linear:016X}"))
     counted = found.plan.paging_structure_size // 4096
-    print(f"the size formula demands 0x{found.plan.minimum_size:X} of 0x{have:X} bytes; {found.tables} page-table pages "
+    print(f"the size formula demands 0x{found.plan.minimum_size:X} of 0x{have:X} bytes; {found.tables} table pages "
           f"are used where it counts {counted}")
     return 0
