@@ -20,6 +20,7 @@ from seamref.arch.lp import (
     CR0_PE,
     CR0_PG,
     CR0_WP,
+    CR4_LA57,
     CR4_MCE,
     CR4_SMXE,
     EFER_LMA,
@@ -441,7 +442,7 @@ _X = "SDM vol. 2D GETSEC[EXITAC]"
 EXITAC_FAULTS: CheckTable[GetsecState, Fault] = CheckTable("EXITAC", (
     Check("EXITAC.vmx", "in VMX operation", lambda c: c.lp.vmx_on, GP0, _X),
     Check("EXITAC.canonical", "64-bit mode and RBX not canonical",
-          lambda c: c.lp.is_64bit() and not is_canonical(c.lp.rbx), GP0, _X),
+          lambda c: c.lp.is_64bit() and not is_canonical(c.lp.rbx, 57 if c.lp.cr4 & CR4_LA57 else 48), GP0, _X),
     Check("EXITAC.cr0_pe", "CR0.PE = 0", lambda c: not c.lp.cr0 & CR0_PE, GP0, _X),
     Check("EXITAC.cpl", "CPL > 0", lambda c: c.lp.cpl > 0, GP0, _X),
     Check("EXITAC.vm86", "RFLAGS.VM = 1", lambda c: bool(c.lp.rflags & 1 << 17), GP0, _X),

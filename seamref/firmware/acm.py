@@ -161,6 +161,9 @@ def parse_acm(data: Buffer) -> Acm:
         known = ", ".join(hex(v) for v in HEADERS)
         raise LayoutError("ACM_HEADER", "HeaderVersion", 8, f"0x{version:X}, known are {known}")
     header = layout.decode(data)
+    if 4 * header.Size > len(data):
+        raise LayoutError(layout.name, "Size", layout.offset_of("Size"),
+                          f"0x{header.Size:X} dwords, the file has 0x{len(data) // 4:X}")
     info_at = 4 * (header.HeaderLen + header.ScratchSize)
     info = ACM_INFO_TABLE.decode(data, info_at)
     if tuple(info.UUID) != ACM_UUID:

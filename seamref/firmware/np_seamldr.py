@@ -606,7 +606,7 @@ def needed_size(np: Np) -> int:
     module = np.state.size - np.range.size & MASK64
     regions = (c.CDataRgnSize, c.CCodeRgnSize, stack, c.CKeyholeRgnSize, c.CKeyholeEditRgnSize, PAGE, module)
     paging = PAGE * (sum(table_pages(int(r)) for r in regions) + 1)
-    return int(c.CCodeRgnSize) + stack + VMCS_AREA + PAGE + int(c.CDataRgnSize) + paging
+    return int(c.CCodeRgnSize) + stack + VMCS_AREA + PAGE + int(c.CDataRgnSize) + paging & MASK64
 
 
 def _is_too_small(np: Np) -> bool:
