@@ -244,14 +244,14 @@ def errata_table(base: Revision = SILICON) -> Html:
             )
             text = f"{demo.what}: {ours} / {theirs}"
         else:
-            run = f"no knob: {marked_up(row.reason)}"
+            run = f"<div>no knob: {marked_up(row.reason)}</div>"
             text = f"no knob: {row.reason}"
         rows.append(
             f'<tr id="erratum-{row.number}"><td>{row.number}</td><td><b>{marked_up(row.topic)}</b><br>{sides}</td>'
-            f"<td>{marked_up(row.decision)}</td><td>{run}</td></tr>"
+            f"<td><div>this machine: {marked_up(row.decision)}</div>{run}</td></tr>"
         )
         said.append(f"{row.number:2} {row.topic} | {'; '.join(row.sides)} | {row.decision} | {text}")
-    head = "".join(f'<th scope="col">{n}</th>' for n in ("#", "topic and sides", "this machine", "run both"))
+    head = "".join(f'<th scope="col">{n}</th>' for n in ("#", "topic and sides", "this machine, and both readings run"))
     inner = (
         f'<table class="dataframe seam-table"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
     )
