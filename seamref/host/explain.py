@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 
 from seamref.errors import SeamrefError
 from seamref.host.abi import (
@@ -113,14 +112,10 @@ _NP: dict[str, str] = {
 
 
 def _np_status(value: int) -> str | None:
-    """The name NP-SEAMLDR gives a value, from its own declaration where that is importable."""
-    for name in ("np_seamldr", "npseamldr"):
-        if find_spec(f"seamref.firmware.{name}") is not None:
-            status = getattr(import_module(f"seamref.firmware.{name}"), "Status", None)
-            if status is not None and value in status._value2member_map_:
-                member: str = status(value).name
-                return member
-    return None
+    """The name NP-SEAMLDR gives a value."""
+    from seamref.firmware.np_seamldr import NpStatus
+
+    return NpStatus(value).name if value in NpStatus._value2member_map_ else None
 
 
 _MODULE_ADVICE: dict[str, tuple[tuple[str, ...], str]] = {
@@ -159,9 +154,9 @@ def _rows(status: object, prefix: str) -> tuple[str, ...]:
 
 
 def _load(*modules: str) -> None:
+    """Import what declares the check rows."""
     for name in modules:
-        if find_spec(name) is not None:
-            import_module(name)
+        import_module(name)
 
 
 def explain_pseamldr(value: int) -> list[Explanation]:
@@ -362,7 +357,7 @@ def explain(text: str) -> list[Explanation]:
         while_ = f" while {fw[1]}" if fw[1] else ""
         what = f"fw_upload error {fw[2]}{while_}"
         return [Explanation(what, KERNEL, ("FW.worker", "FW.error"), (cause,), "", advice)]
-    named = _explain_errno(text) or _explain_name(text)
+    named = _explain_name(text) + _explain_errno(text)
     if named:
         return named
     number = _NUMBER.search(text)

@@ -1,0 +1,96 @@
+"""Update the TDX module the way a user does, on a machine booted for this, and show the terminal.
+
+IMAGE is a file with a TDX-BLOB (it must be one of the minted test modules: no other code can run here) or the name of
+a module build.  Without IMAGE, 1.5.16 is uploaded over a running 1.5.05.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from seamref.host.kernel import Host
+
+HELP = "echo 1 > loading; cat image > data; echo 0 > loading, on a machine of your choice"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("image", nargs="?", default="1.5.16", metavar="IMAGE", help="file, or name of a module build")
+    parser.add_argument("--running", default="1.5.05", metavar="BUILD", help="module build installed at boot")
+    parser.add_argument("--cpus", type=int, default=2, metavar="N", help="logical processors of the machine")
+    parser.add_argument("--sockets", type=int, default=1, metavar="N", help="packages they are on")
+    parser.add_argument("--series", default="merged", metavar="NAME", help="kernel series: v1 to v10, merged")
+    parser.add_argument("--tds", type=int, default=1, metavar="N", help="TDs that run meanwhile")
+    parser.add_argument("--offline", type=int, action="append", default=[], metavar="CPU",
+                        help="CPU taken offline before")
+    parser.add_argument("--erratum", action="store_true", help="a CPU whose SEAMRET invalidates the current VMCS")
+    parser.add_argument("--states", action="store_true", help="also which CPU was in which state of the update")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the session; 1 when the update failed."""
+    from seamref.errors import SeamrefError
+    from seamref.host.fw_upload import Terminal, files
+    from seamref.host.machine import add_tds, blob_for, count_of, machine
+    from seamref.host.series import get_series
+    from seamref.host.tdx import cpu_offline
+    from seamref.tdxmodule.build import BUILDS
+
+    series = get_series(args.series)
+    host = machine(args.cpus, sockets=args.sockets, module=args.running, series=series, keeps_vmcs=not args.erratum)
+    tds = add_tds(host, args.tds)
+    before = [count_of(host, td) for td in tds]
+    for cpu in args.offline:
+        if cpu_offline(host, cpu):
+            raise SeamrefError(f"CPU {cpu} cannot go offline")
+    data = blob_for(series, args.image) if args.image in BUILDS else Path(args.image).read_bytes()
+    name = f"tdx_module_{args.image}.blob" if args.image in BUILDS else Path(args.image).name
+    shell = Terminal(host, {name: data}, hold=args.states)
+    where = f"/sys/class/firmware/{series.upload_name}"
+    version = next((path for path in files(host) if path.endswith("/version")), "")
+    remaining = [path for path in files(host) if path.endswith("num_remaining_updates")]
+    session = [f"cat {version}", *(f"cat {path}" for path in remaining), f"cd {where}", "echo 1 > loading",
+               f"cat {name} > data", "echo 0 > loading", "cat status", "cat error", f"cat {version}", "dmesg"]
+    print(shell.session(*session[:-4]))
+    if args.states:
+        print(_states(host))
+    print(shell.session(*session[-4:]))
+    after = [count_of(host, td) for td in tds]
+    for number, (one, other) in enumerate(zip(before, after, strict=True)):
+        print(f"TD {number}: counted to {one} before, {other if isinstance(other, str) else f'to {other}'} after")
+    good = host.state.upload is not None and host.state.upload.error is None and not host.state.upload.hung
+    return 0 if good and host.state.module.initialized else 1
+
+
+def _states(host: Host) -> str:
+    """Which SEAMCALLs each CPU makes in each state; the update is the one that `echo 0 > loading` has queued."""
+    from seamref.host import fw_upload
+    from seamref.host.abi import leaf_title
+    from seamref.host.update import control
+
+    made: dict[str, dict[str, list[int]]] = {}
+    seen: dict[int, str] = {}
+
+    def watch(at: Host, ready: tuple[int, ...]) -> int:
+        for cpu, state in enumerate(at.state.cpus):
+            call = state.tasks[-1].call if state.tasks else None
+            name = leaf_title(call.fn) if call is not None else ""
+            if name and seen.get(cpu) != name:
+                made.setdefault(control(at).state.name, {}).setdefault(name, []).append(cpu)
+            seen[cpu] = name
+        return ready[0]
+
+    fw_upload.work_to_end(host, watch)
+    return "\n".join(
+        f"    {state:12} {', '.join(f'{name} on {_cpus(cpus)}' for name, cpus in calls.items())}"
+        for state, calls in made.items()
+    )
+
+
+def _cpus(cpus: list[int]) -> str:
+    """CPU 0; CPU 0, 1; 64 CPUs."""
+    known = sorted(set(cpus))
+    return f"CPU {', '.join(map(str, known))}" if len(known) <= 8 else f"{len(known)} CPUs"
