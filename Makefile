@@ -4,6 +4,7 @@
 # make chapters   execute every chapter again and store its outputs
 # make coverage   run the tests and store which clauses they exercised
 # make bench   how fast the machine runs (a report, not a test)
+# make fuzz    coverage-guided fuzzing of everything that takes bytes from outside (a report, not a test)
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -50,6 +51,11 @@ chapters: $(READY)
 bench: $(READY)
 	@test -n "$(BENCH)" || { echo "no benchmark: tools/bench.py is not there"; exit 1; }
 	$(BIN)/python $(BENCH)
+
+# Not among the requirements: it needs a compiler where no wheel fits.
+fuzz: $(READY)
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet atheris
+	$(BIN)/python tools/fuzz.py
 
 clean:
 	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
