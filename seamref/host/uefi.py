@@ -215,8 +215,19 @@ def _walk(platform: Platform, firmware: Firmware, params: int) -> tuple[tuple[Pr
     return tuple(results), Efi.SUCCESS
 
 
-@implements("UEFI.vmx")
 def _install_on(platform: Platform, lp_id: int, params: int) -> ProcessorResult:
+    """One processor's part, all at once."""
+    refused = enter_vmx(platform, lp_id)
+    if refused is not None:
+        return refused
+    outcome = call(platform, lp_id, rax=int(Leaf.SEAMLDR_INSTALL), rcx=params)
+    if isinstance(outcome, Fault | Shutdown):
+        raise _Crash(f"{outcome} in SEAMCALL on processor {lp_id}")
+    return leave_vmx(platform, lp_id)
+
+
+@implements("UEFI.vmx")
+def enter_vmx(platform: Platform, lp_id: int) -> ProcessorResult | None:
     """UEFI.vmx: CR0 and the other CR4 bits are not restored; IA32_FEATURE_CONTROL is not looked at."""
     lp = platform.lp(lp_id)
     region = POOL - PAGE * (1 + platform.lps.index(lp_id))
@@ -228,9 +239,11 @@ def _install_on(platform: Platform, lp_id: int, params: int) -> ProcessorResult:
         raise _Crash(f"X64 exception {started} in VMXON on processor {lp_id}")
     if not isinstance(started, Done):
         return ProcessorResult(lp_id, f"VMXON: {started}; reported as {Efi.INVALID_PARAMETER.value} OR-ed with it", 1)
-    outcome = call(platform, lp_id, rax=int(Leaf.SEAMLDR_INSTALL), rcx=params)
-    if isinstance(outcome, Fault | Shutdown):
-        raise _Crash(f"{outcome} in SEAMCALL on processor {lp_id}")
+    return None
+
+
+def leave_vmx(platform: Platform, lp_id: int) -> ProcessorResult:
+    """Behind the SEAMCALL: its result, and VMXOFF."""
     result = _result(platform, lp_id)
     vmxoff(platform, lp_id)
     platform.lp(lp_id).cr4 &= ~CR4_VMXE

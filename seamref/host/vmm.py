@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from seamref import bootchain
@@ -263,7 +264,7 @@ def build_steps(platform: Platform, lp_id: int, td: Td, *, vcpus: int = 1, progr
     ``program`` runs at the reset vector; ``data`` is the initial content of the page behind :data:`DATA_GPA`.
     """
     def do(name: str, id: int | None = None, **registers: int) -> Step:
-        return name, lambda: must(platform, lp_id if id is None else id, name, **registers)
+        return name, partial(must, platform, lp_id if id is None else id, name, **registers)
 
     yield do("TDH.MNG.CREATE", rcx=td.tdr, rdx=td.hkid)
     for id in packages(platform):

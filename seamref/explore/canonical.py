@@ -1,0 +1,266 @@
+"""Fingerprints of worlds, and of worlds up to an exchange of interchangeable processors.
+
+A world is cut into one part per CPU and a rest.  A CPU's part is everything that belongs to it: registers and active
+VMCSs, its pages (transfer VMCS, stack, local data, VMXON region, the VMM's VMCS), the kernel's record, its bits in
+bitmaps indexed by x2APIC id, the locks it holds, its place among those who returned.  Addresses inside a CPU's own
+pages and linear ranges are written as *which range, which offset*, so that two CPUs in the same situation have equal
+parts.  The plain fingerprint lists the parts in the order of the CPUs; the canonical one sorts them within each group
+of interchangeable CPUs.  How many worlds one canonical fingerprint stands for follows from how many parts are equal:
+their sum over an exploration with symmetry must be the number of states without it, and a test compares.
+
+Not recognising an address costs reduction, never soundness: the parts then merely differ.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from hashlib import blake2b
+from math import factorial
+from typing import Any, NamedTuple
+
+from seamref.arch.lp import _DEFAULTS, Lp
+from seamref.arch.vmcs import FIELDS
+from seamref.explore.world import Setting, World
+from seamref.host.kernel import Cpu
+
+_NAMES = tuple(name for name in _DEFAULTS if name not in ("activity", "program_state"))
+_WORDS = tuple(field.offset for field in FIELDS if field.size == 8)
+_PAGE = 4096
+_LIMIT = 200_000
+
+
+class Print(NamedTuple):
+    """A fingerprint, and how many worlds have it (1 without symmetry)."""
+
+    key: bytes
+    worlds: int
+
+
+def _digest(data: bytes) -> bytes:
+    return blake2b(data, digest_size=16).digest()
+
+
+class Canon:
+    """Computes fingerprints for one setting; remembers the parts of what did not change."""
+
+    def __init__(self, setting: Setting, apicids: tuple[int, ...], symmetry: bool) -> None:
+        self.setting = setting
+        self.apicids = apicids
+        self.number = {id: cpu for cpu, id in enumerate(apicids)}
+        own = setting.own or {}
+        self.pages: list[list[tuple[int, int]]] = [[] for _ in apicids]
+        for page, (cpu, which) in own.items():
+            self.pages[cpu].append((which, page))
+        for pages in self.pages:
+            pages.sort()
+        self.bitmap_pages = {at // _PAGE for at, _ in setting.bitmaps}
+        self.pointer_pages: dict[int, list[int]] = {}
+        for at in setting.pointers:
+            self.pointer_pages.setdefault(at // _PAGE, []).append(at % _PAGE)
+        self.left_out = frozenset(own) | self.bitmap_pages | set(self.pointer_pages)
+        self.groups = setting.same if symmetry else ()
+        self.alone = tuple(
+            cpu for cpu in range(len(apicids)) if not any(cpu in group for group in self.groups)
+        )
+        self._cpu: dict[int, tuple[Cpu, bytes]] = {}
+        self._page: dict[tuple[int, bytes], bytes] = {}
+        self._shared: dict[bytes, tuple[bytes, tuple[tuple[int, str], ...]]] = {}
+        self._where: dict[int, tuple[int, str] | None] = {}
+
+    # --- addresses
+
+    def owner(self, value: int) -> tuple[int, str] | None:
+        """Whose own range an address is in, and where in it."""
+        if value < _PAGE:
+            return None
+        try:
+            return self._where[value]
+        except KeyError:
+            found = None
+            page = (self.setting.own or {}).get(value // _PAGE)
+            if page is not None:
+                found = page[0], f"{page[1]}+{value % _PAGE}"
+            else:
+                for base, size, cpu, name in self.setting.moves:
+                    if base <= value < base + size:
+                        found = cpu, f"{name}+{value - base}"
+                        break
+            if len(self._where) > _LIMIT:
+                self._where.clear()
+            self._where[value] = found
+            return found
+
+    def _named(self, cpu: int, value: Any) -> Any:
+        if isinstance(value, int):
+            found = self.owner(value)
+            if found is not None and found[0] == cpu:
+                return found[1]
+        return value
+
+    def _words(self, cpu: int, data: bytearray, offsets: tuple[int, ...] | range) -> list[tuple[int, str]]:
+        """Take the 64-bit words that point into this CPU's ranges out of some bytes."""
+        taken = []
+        for at in offsets:
+            found = self.owner(int.from_bytes(data[at : at + 8], "little"))
+            if found is not None and found[0] == cpu:
+                taken.append((at, found[1]))
+                data[at : at + 8] = bytes(8)
+        return taken
+
+    # --- one CPU
+
+    def _lp_part(self, cpu: int, lp: Lp) -> bytes:
+        if lp._digest is None or lp._digest[0] is not self:
+            named = self._named
+            values = [named(cpu, getattr(lp, name)) for name in _NAMES]
+            vmcss = []
+            for at, held in sorted(lp.vmcs_cache.items()):
+                data = bytearray(held.data)
+                words = self._words(cpu, data, _WORDS)
+                vmcss.append((named(cpu, at), held.launched, held.in_SEAM, words, _digest(data)))
+            state = (values, lp.activity.value, lp.program_state, sorted(lp.msrs.items()), vmcss)
+            lp._digest = self, _digest(repr(state).encode())
+        return lp._digest[1]
+
+    def _record_part(self, cpu: int, record: Cpu) -> bytes:
+        known = self._cpu.get(id(record))
+        if known is not None and known[0] is record:
+            return known[1]
+        plain = replace(
+            record, apicid=0, vmxon_region=self._named(cpu, record.vmxon_region), vmcs=self._named(cpu, record.vmcs),
+            tasks=tuple(replace(task, saved=self._named(cpu, task.saved)) for task in record.tasks),
+        )
+        digest = _digest(repr(plain).encode())
+        if len(self._cpu) > _LIMIT:
+            self._cpu.clear()
+        self._cpu[id(record)] = record, digest
+        return digest
+
+    def _page_part(self, world: World, cpu: int, page: int) -> bytes:
+        store = world.host.platform.store_
+        raw = store.page_digest(page)
+        if not raw:
+            return raw
+        known = self._page.get((cpu, raw))
+        if known is None:
+            data = bytearray(store.read(page * _PAGE, _PAGE))
+            words = self._words(cpu, data, range(0, _PAGE, 8)) + self._words(cpu, data, _WORDS)
+            # The line KeyIDs are in the raw digest only; these pages are never written with another KeyID.
+            known = _digest(bytes(data) + repr(words).encode())
+            if len(self._page) > _LIMIT:
+                self._page.clear()
+            self._page[(cpu, raw)] = known
+        return known
+
+    # --- pages that mention processors
+
+    def _bits(self, world: World) -> tuple[bytes, list[list[int]]]:
+        """Pages that hold bitmaps, without the processors' bits; and each CPU's bits."""
+        store = world.host.platform.store_
+        mine: list[list[int]] = [[] for _ in self.apicids]
+        parts = []
+        for page in sorted(self.bitmap_pages):
+            data = bytearray(store.read(page * _PAGE, _PAGE))
+            for at, size in self.setting.bitmaps:
+                if at // _PAGE != page:
+                    continue
+                offset = at % _PAGE
+                for cpu, id in enumerate(self.apicids):
+                    if id < size * 8:
+                        byte = offset + id // 8
+                        mine[cpu].append(data[byte] >> id % 8 & 1)
+                        data[byte] &= ~(1 << id % 8) & 0xFF
+            words = self._pointers(page, data, mine)
+            parts.append(bytes(data) + repr(words).encode())
+        return _digest(b"".join(parts)), mine
+
+    def _pointers(self, page: int, data: bytearray, mine: list[list[Any]]) -> list[int]:
+        """Words that may hold the address of some CPU's own range: moved to that CPU's part."""
+        moved = []
+        for offset in self.pointer_pages.get(page, ()):
+            found = self.owner(int.from_bytes(data[offset : offset + 8], "little"))
+            if found is not None:
+                mine[found[0]].append((page, offset, found[1]))
+                moved.append(offset)
+                data[offset : offset + 8] = bytes(8)
+        return moved
+
+    def _mentions(self, world: World, mine: list[list[Any]]) -> bytes:
+        """Other pages with pointers."""
+        store = world.host.platform.store_
+        parts = []
+        for page in sorted(set(self.pointer_pages) - self.bitmap_pages):
+            raw = store.page_digest(page)
+            known = self._shared.get(raw + page.to_bytes(8, "little"))
+            if known is None:
+                data = bytearray(store.read(page * _PAGE, _PAGE))
+                found: list[list[Any]] = [[] for _ in self.apicids]
+                words = self._pointers(page, data, found)
+                who = tuple((cpu, repr(word)) for cpu, words_ in enumerate(found) for word in words_)
+                known = _digest(bytes(data) + repr(words).encode()), who
+                if len(self._shared) > _LIMIT:
+                    self._shared.clear()
+                self._shared[raw + page.to_bytes(8, "little")] = known
+            parts.append(known[0])
+            for cpu, word in known[1]:
+                mine[cpu].append(word)
+        return b"".join(parts)
+
+    # --- the whole
+
+    def parts(self, world: World) -> tuple[bytes, list[bytes]]:
+        """The rest, and one part per CPU."""
+        host, rest = world.host, world.rest
+        platform, state = host.platform, host.state
+        bitmaps, mine_ = self._bits(world)
+        mine: list[list[Any]] = mine_  # type: ignore[assignment]
+        mentions = self._mentions(world, mine)
+        update = state.update
+        if update is not None:
+            for place, (cpu, ret) in enumerate(update.rets):
+                mine[cpu].append(("returned", place, int(ret)))
+            update = replace(update, rets=(), cpus=len(update.cpus), params=update.params)
+        for name, holder in (("seamldr_lock", state.seamldr_lock), ("sysinit_lock", state.sysinit_lock)):
+            if holder is not None:
+                mine[holder].append(name)
+        mutex = platform.P_SEAMLDR_MUTEX
+        if mutex is not None:
+            mine[self.number[mutex]].append("mutex")
+        fault = rest.fault
+        if fault is not None and fault.actor < len(mine):
+            mine[fault.actor].append(("fault", fault.kind, fault.at))
+            fault = None
+        parts = []
+        for cpu, id in enumerate(self.apicids):
+            lp = platform.peek_lp(id)
+            own = (rest.scripts[cpu], rest.running[cpu], rest.counts[cpu], rest.results[cpu], mine[cpu])
+            parts.append(_digest(b"".join((
+                self._lp_part(cpu, lp), self._record_part(cpu, state.cpus[cpu]), repr(own).encode(),
+                *(self._page_part(world, cpu, page) or b"-" for _, page in self.pages[cpu]),
+            ))))
+        shared = (
+            platform.SEAMEXTEND, platform.p_seamldr_range, platform.seamdb, platform.bios_se_svn, platform.svn_locked,
+            sorted(platform.key_table.items()), sorted(platform.flushed_sub_blocks), platform.entropy_drawn,
+            sorted(platform.injected.items()), sorted(platform.txt.items()),
+            sorted(platform.board.items(), key=lambda item: str(item[0])),
+            sorted(platform.msrs.items()), sorted(platform.package_msrs.items()),
+            state.module, state.sysinfo, sorted(state.features), sorted(state.bugs), state.hotplug_readers, update,
+            state.upload, state.device, state.tds, state.heap, sorted(state.printed_once), fault,
+            rest.extras, rest.counts[len(parts) :], rest.ghost,
+        )
+        memory = platform.store_.digest_without(self.left_out)
+        return _digest(memory + bitmaps + mentions + repr(shared).encode()), parts
+
+    def __call__(self, world: World) -> Print:
+        """The fingerprint of a world."""
+        rest, parts = self.parts(world)
+        worlds = 1
+        chosen = [parts[cpu] for cpu in self.alone]
+        for group in self.groups:
+            members = sorted(parts[cpu] for cpu in group)
+            chosen += members
+            worlds *= factorial(len(members))
+            for count in Counter(members).values():
+                worlds //= factorial(count)
+        return Print(_digest(rest + b"".join(chosen)), worlds)

@@ -1,0 +1,135 @@
+"""Faults that strike one actor just before one of its steps, each as the platform or the host would suffer it.
+
+A fault is *placed*: an exploration starts once for every (actor, step) it could strike, and each of those worlds runs
+under every interleaving.  A fault that changes nothing where it was placed (an entropy failure before a step that
+draws nothing) leaves the run as it is without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from seamref.arch.events import EventKind, deliver_pending, raise_event, shutdown
+from seamref.arch.lp import Activity
+from seamref.arch.memory import Agent
+from seamref.arch.outcome import Shutdown
+from seamref.arch.seamops import SeamopsLeaf, SeamopsStatus
+from seamref.explore.access import EVERYTHING, NOTHING, Accesses, touch
+from seamref.host.abi import SEAMLDR_PARAMS
+from seamref.host.update import Control
+
+if TYPE_CHECKING:
+    from seamref.explore.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One kind of fault: what it is, what it touches, how it strikes (and what it says it did)."""
+
+    name: str
+    says: str
+    accesses: Accesses
+    strike: Callable[[World, int], str]
+
+
+def _event(kind: EventKind) -> Callable[[World, int], str]:
+    def strike(world: World, actor: int) -> str:
+        host = world.host
+        outcome = raise_event(host.platform, host.cpu(actor).apicid, kind)
+        if isinstance(outcome, Shutdown):
+            host.set_cpu(actor, dead=True)
+        return f"{kind.value}: {outcome}"
+
+    return strike
+
+
+def _shutdown(world: World, actor: int) -> str:
+    host = world.host
+    outcome = shutdown(host.platform, host.cpu(actor).apicid, "triple fault")
+    host.set_cpu(actor, dead=True)
+    return str(outcome)
+
+
+def _no_entropy(world: World, actor: int) -> str:
+    world.host.platform.inject("rdrand", (0, 0))
+    return "RDRAND gives nothing"
+
+
+def _no_entropy_ever(world: World, actor: int) -> str:
+    world.host.platform.inject("rdrand", *[(0, 0)] * 12)
+    return "RDRAND gives nothing, twelve times"
+
+
+def _seamdb(status: SeamopsStatus, times: int) -> Callable[[World, int], str]:
+    def strike(world: World, actor: int) -> str:
+        world.host.platform.inject("seamdb", *[(SeamopsLeaf.SEAMDB_INSERT.name, int(status))] * times)
+        return f"SEAMDB_INSERT will answer {status.name}" + (f", {times} times" if times > 1 else "")
+
+    return strike
+
+
+def _update_params(world: World) -> int:
+    shared = world.host.state.update
+    return shared.params if isinstance(shared, Control) else int(world.remembered("params", 0))
+
+
+def _corrupt(name: str) -> Callable[[World, int], str]:
+    def strike(world: World, actor: int) -> str:
+        at = _update_params(world)
+        if not at:
+            return "no image yet"
+        if name != "params":
+            params = SEAMLDR_PARAMS.decode(world.host.read(at, SEAMLDR_PARAMS.size))
+            at = params.sigstruct_paddr if name == "sigstruct" else params.module_pages_pa_list[0]
+            at += 900 if name == "sigstruct" else 0x80
+        byte = world.host.read(at, 1)[0]
+        world.host.platform.store(Agent.DMA, at, bytes((byte ^ 1,)))
+        return f"a device flips a bit of the {name}"
+
+    return strike
+
+
+def _skip_lock(world: World, actor: int) -> str:
+    """The next seamldr_call of this CPU does not take the lock (a caller outside the wrapper)."""
+    task = world.task(actor)
+    if task is None or task.pc != "seamldr.lock" or task.call is not None:
+        return ""
+    record = world.host.cpu(actor)
+    world.host.set_cpu(actor, tasks=(*record.tasks[:-1], replace(task, pc="seamldr.vmptrst")))
+    return "goes on without seamldr_lock"
+
+
+def _offline(world: World, actor: int) -> str:
+    """The CPU is gone for the kernel, as after echo 0 > online, before an update begins."""
+    from seamref.host.tdx import cpu_offline
+
+    if world.host.state.update is not None or world.host.state.cpus[actor].tasks:
+        return ""
+    return f"goes offline: {cpu_offline(world.host, actor)}"
+
+
+_IMAGE = touch(writes="image")
+FAULTS: dict[str, Fault] = {f.name: f for f in (
+    Fault("rdrand", "RDRAND fails once", NOTHING, _no_entropy),
+    Fault("rdrand-dry", "RDRAND fails twelve times in a row", EVERYTHING, _no_entropy_ever),
+    Fault("seamdb-entropy", "SEAMDB_INSERT has no entropy, once", touch(writes="seamdb"),
+          _seamdb(SeamopsStatus.ENTROPY_ERROR, 1)),
+    Fault("seamdb-dry", "SEAMDB_INSERT has no entropy, five times", touch(writes="seamdb"),
+          _seamdb(SeamopsStatus.ENTROPY_ERROR, 5)),
+    Fault("seamdb-full", "SEAMDB_INSERT fails with a database error", touch(writes="seamdb"),
+          _seamdb(SeamopsStatus.DATABASE_ERROR, 1)),
+    Fault("nmi", "an NMI arrives", touch(writes="ready"), _event(EventKind.NMI)),
+    Fault("smi", "an SMI arrives", NOTHING, _event(EventKind.SMI)),
+    Fault("mc", "a machine check arrives", touch(writes="ready"), _event(EventKind.MC)),
+    Fault("shutdown", "the processor enters shutdown", touch(writes="ready"), _shutdown),
+    Fault("image", "a device flips a bit of the first module page", _IMAGE, _corrupt("module page")),
+    Fault("sigstruct", "a device flips a bit of the sigstruct", _IMAGE, _corrupt("sigstruct")),
+    Fault("params", "a device flips a bit of SEAMLDR_PARAMS", _IMAGE, _corrupt("params")),
+    Fault("skip-lock", "a caller of P-SEAMLDR skips the lock", touch(writes="seamldr_lock p_seamldr"), _skip_lock),
+    Fault("offline", "the CPU is offline when the update begins", EVERYTHING, _offline),
+)}
+"""Kinds by name.  The VMCS bug, a TD build in flight and a late CPU are scenarios, not faults of a moment."""
+
+__all__ = ["FAULTS", "Activity", "Fault", "deliver_pending"]

@@ -1,0 +1,357 @@
+"""Jobs of CPUs, and actors that are not CPUs, for the scenarios: all of them over the host's own functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from seamref.arch.events import EventKind, raise_event
+from seamref.errors import SeamrefError
+from seamref.explore.access import EVERYTHING, NOTHING, Accesses, touch, union
+from seamref.explore.independence import AFTER, JOB_ACCESSES, STEP_ACCESSES
+from seamref.explore.world import GATES, JOBS, World, job
+from seamref.host.abi import Args, Errno, Leaf
+from seamref.host.install import Prepared, prepare, release
+from seamref.host.kernel import Host, kvm_load
+from seamref.host.seamcall import Call, Stub, Wrap
+from seamref.host.seamldr import seamldr_task
+from seamref.host.tasks import HANDLERS, Next, Task, handler, local
+from seamref.host.tdx import cpu_offline, cpu_online
+from seamref.host.update import Control, Finish, begin, finish, is_finished
+
+INFO_BUFFERS = 0x1F000000
+"""Where CPU n wants SEAMLDR_INFO: a page each, from here."""
+
+_SEAMLDR = touch(writes="seamldr_lock p_seamldr")
+
+
+@job("info")
+def _info(world: World, cpu: int, more: str) -> Task:
+    """Somebody reads seamldr_version or num_remaining_updates in sysfs."""
+    return seamldr_task(Leaf.SEAMLDR_INFO, INFO_BUFFERS + 0x1000 * cpu)
+
+
+JOB_ACCESSES["info"] = _SEAMLDR | touch(reads="ready seamdb module")
+
+
+@job("install")
+def _install(world: World, cpu: int, more: str) -> Task:
+    """SEAMLDR.INSTALL on this CPU, outside any update."""
+    return seamldr_task(Leaf.SEAMLDR_INSTALL, int(world.setting.data["params"]))
+
+
+JOB_ACCESSES["install"] = _SEAMLDR | touch(reads="image", writes="ready seamdb module", adds="entropy")
+
+
+@job("loader.shutdown")
+def _loader_shutdown(world: World, cpu: int, more: str) -> Task:
+    """SEAMLDR.SHUTDOWN on this CPU."""
+    return seamldr_task(Leaf.SEAMLDR_SHUTDOWN, 0)
+
+
+@job("loader.shutdown.last")
+def _loader_shutdown_last(world: World, cpu: int, more: str) -> Task:
+    """SEAMLDR.SHUTDOWN on the boot processor, given out when every other CPU has done it."""
+    return seamldr_task(Leaf.SEAMLDR_SHUTDOWN, 0)
+
+
+GATES["loader.shutdown.last"] = lambda world, cpu: all(
+    any(name == "loader.shutdown" for name, _ in results) for n, results in enumerate(world.rest.results) if n != cpu
+)
+JOB_ACCESSES["loader.shutdown"] = JOB_ACCESSES["loader.shutdown.last"] = _SEAMLDR | touch(writes="ready")
+
+
+@job("kvm.load")
+def _kvm_load(world: World, cpu: int, more: str) -> Task:
+    """KVM loads a vCPU of an ordinary VM: a VMCS becomes current on this CPU."""
+    return Task("kvm.load")
+
+
+@handler("kvm.load")
+def _kvm_load_step(host: Host, cpu: int, task: Task) -> Next:
+    """VMPTRLD."""
+    kvm_load(host, cpu)
+    return Next("loads a vCPU: VMPTRLD", None)
+
+
+JOB_ACCESSES["kvm.load"] = NOTHING
+STEP_ACCESSES["kvm.load"] = lambda world, cpu, task: EVERYTHING
+
+# --- TDs ------------------------------------------------------------------------------------------------------------
+
+
+@job("td.run")
+def _td_run(world: World, cpu: int, more: str) -> Task:
+    """TDH.VP.ENTER of the TD with this number, once."""
+    td = world.setting.data["tds"][int(more or 0)][0]
+    call = Call(Leaf.TDH_VP_ENTER, Args(rcx=td.tdvprs[0], r13=1), Stub.SAVED_RET, Wrap.RAW)
+    return Task("td.exited", call=call)
+
+
+@local("td.exited")
+def _td_exited(host: Host, cpu: int, task: Task) -> Next:
+    """A TD exit, or a refusal: bit 63 of the status."""
+    assert task.returned is not None
+    word = task.returned.rax
+    if word >> 63:
+        return Next(f"TDH.VP.ENTER: 0x{word:X}", None, Errno.EIO)
+    return Next(f"TD exit, reason {word & 0xFFFF}", None)
+
+
+@job("td.build")
+def _td_build(world: World, cpu: int, more: str) -> Task:
+    """One SEAMCALL of a TD's build."""
+    leaf, registers, writes = world.setting.data["build"][int(more)]
+    for at, data in writes:
+        world.host.write(at, data)
+    return Task("td.built", call=Call(leaf, Args(**registers), Stub.RET, Wrap.RAW))
+
+
+@local("td.built")
+def _td_built(host: Host, cpu: int, task: Task) -> Next:
+    """Success, or a status."""
+    assert task.returned is not None
+    word = task.returned.rax
+    return Next("" if word == 0 else f"status 0x{word:X}", None, Errno.OK if word == 0 else Errno.EIO)
+
+
+AFTER["td.exited"] = AFTER["td.built"] = NOTHING
+JOB_ACCESSES["td.run"] = JOB_ACCESSES["td.build"] = touch(reads="ready", writes="module tds", adds="entropy")
+
+# --- UEFI ------------------------------------------------------------------------------------------------------------
+
+
+@job("uefi.install")
+def _uefi_install(world: World, cpu: int, more: str) -> Task:
+    """The loader application's procedure on one processor."""
+    return Task("uefi.start", data=int(world.setting.data["params"]))
+
+
+@handler("uefi.start")
+def _uefi_start(host: Host, cpu: int, task: Task) -> Next:
+    """VMXON, then SEAMLDR.INSTALL."""
+    from seamref.host.uefi import enter_vmx
+
+    refused = enter_vmx(host.platform, host.cpu(cpu).apicid)
+    if refused is not None:
+        return Next(refused.did, None, Errno.EIO)
+    call = Call(Leaf.SEAMLDR_INSTALL, Args(rcx=task.data), Stub.SEAMCALL, Wrap.RAW, retry_on=())
+    return Next("VMXON", replace(task, pc="uefi.end", call=call))
+
+
+@local("uefi.end")
+def _uefi_end(host: Host, cpu: int, task: Task) -> Next:
+    """RAX only is looked at, then VMXOFF."""
+    from seamref.host.uefi import leave_vmx
+
+    result = leave_vmx(host.platform, host.cpu(cpu).apicid)
+    return Next(f"{result.did}; VMXOFF", None, Errno.OK if result.result == 0 else Errno.EIO)
+
+
+AFTER["uefi.end"] = NOTHING
+STEP_ACCESSES["uefi.start"] = lambda world, cpu, task: NOTHING
+JOB_ACCESSES["uefi.install"] = touch(reads="image", writes="p_seamldr ready seamdb module", adds="entropy")
+
+
+@job("uefi.next")
+def _uefi_next(world: World, cpu: int, more: str) -> Task:
+    """The same, when the processors before it in the walk are done."""
+    return _uefi_install(world, cpu, more)
+
+
+def _walk_gate(world: World, cpu: int) -> bool:
+    order = world.setting.data["walk"]
+    return all(world.rest.results[other] for other in order[: order.index(cpu)])
+
+
+GATES["uefi.next"] = _walk_gate
+JOB_ACCESSES["uefi.next"] = JOB_ACCESSES["uefi.install"]
+
+
+# --- actors that are not CPUs ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A user uploads an image: the worker thread validates, stops the machine, collects, frees.
+
+    stop_machine gets a CPU as soon as it can be preempted, and every SEAMCALL and every holder of a raw spinlock runs
+    with preemption off: so it begins when every online CPU is between two jobs.
+    """
+
+    blob: bytes
+    name: str = "upload"
+
+    def enabled(self, world: World, state: Any) -> bool:
+        """See above; the end when every worker returned."""
+        host = world.host
+        match state[0]:
+            case "validate":
+                return host.state.seamldr_lock is None and host.platform.P_SEAMLDR_MUTEX is None
+            case "begin":
+                return all(not cpu.tasks for cpu in host.state.cpus if cpu.online)
+            case "running":
+                return is_finished(host) and not host.state.cpus[0].tasks
+        return False
+
+    def done(self, world: World, state: Any) -> bool:
+        """Whether the file's way has ended."""
+        return bool(state[0] == "done")
+
+    def step(self, world: World, state: Any) -> tuple[Any, str]:
+        """Validate; begin; finish."""
+        host = world.host
+        match state[0]:
+            case "validate":
+                prepared = prepare(host, self.blob)
+                if isinstance(prepared, Errno):
+                    world.remember(update=prepared)
+                    return ("done", None), f"the kernel refuses the file: {prepared}"
+                return ("begin", prepared), "the file passes the kernel's checks"
+            case "begin":
+                begin(host, state[1].params)
+                return ("running", state[1]), f"stop_machine on CPUs {list(host.state.update.cpus)}"
+            case "running":
+                ret = finish(host)
+                release(host, state[1])
+                world.remember(update=ret)
+                return ("done", None), f"the update ends with {ret}"
+        raise SeamrefError(f"upload in state {state[0]!r}")
+
+    def accesses(self, world: World, state: Any) -> Accesses:
+        """Beginning and ending touch every CPU."""
+        return EVERYTHING
+
+    def ahead(self, world: World, state: Any, frozen: int) -> Accesses:
+        """Nothing while the frozen CPU keeps it from going on."""
+        if state[0] == "done":
+            return NOTHING
+        busy = frozen < world.cpus and bool(world.host.state.cpus[frozen].tasks)
+        if state[0] == "begin" and busy and world.host.state.cpus[frozen].online:
+            return NOTHING
+        shared = world.host.state.update
+        if state[0] == "running" and busy and isinstance(shared, Control) and frozen in shared.cpus and not any(
+            cpu == frozen for cpu, _ in shared.rets
+        ):
+            return NOTHING
+        return EVERYTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Hotplug:
+    """Somebody takes a CPU offline and back online, at any time that hotplug is not held off."""
+
+    cpu: int
+    steps: tuple[str, ...] = ("offline", "online")
+    name: str = "hotplug"
+
+    def enabled(self, world: World, state: Any) -> bool:
+        """cpus_write_lock waits for readers; a CPU goes offline between two jobs."""
+        record = world.host.state.cpus[self.cpu]
+        return state < len(self.steps) and not world.host.state.hotplug_readers and not record.tasks and (
+            world.host.state.sysinit_lock is None)
+
+    def done(self, world: World, state: Any) -> bool:
+        """Whether both happened."""
+        return bool(state >= len(self.steps))
+
+    def step(self, world: World, state: Any) -> tuple[Any, str]:
+        """One of the two callbacks."""
+        what = self.steps[state]
+        ret = (cpu_offline if what == "offline" else cpu_online)(world.host, self.cpu)
+        return state + 1, f"CPU {self.cpu} {what}: {ret}"
+
+    def accesses(self, world: World, state: Any) -> Accesses:
+        """Its callbacks enter the module."""
+        return EVERYTHING
+
+    def ahead(self, world: World, state: Any, frozen: int) -> Accesses:
+        """Held off while the frozen CPU is in an update."""
+        if self.done(world, state) or (world.host.state.hotplug_readers and _held(world, frozen)):
+            return NOTHING
+        return EVERYTHING
+
+
+def _held(world: World, frozen: int) -> bool:
+    shared = world.host.state.update
+    return isinstance(shared, Control) and frozen in shared.cpus and frozen not in [cpu for cpu, _ in shared.rets]
+
+
+@dataclass(frozen=True, slots=True)
+class GuestRuns:
+    """The TD on a CPU runs until it calls its VMM, or until an interrupt comes."""
+
+    cpu: int
+    name: str = "TD"
+
+    def enabled(self, world: World, state: Any) -> bool:
+        """While the processor is in SEAM non-root."""
+        return world.host.platform.peek_lp(world.host.state.cpus[self.cpu].apicid).is_SEAM_non_root()
+
+    def done(self, world: World, state: Any) -> bool:
+        """A TD has no end of its own: it is done whenever it does not run."""
+        return not self.enabled(world, state)
+
+    def step(self, world: World, state: Any) -> tuple[Any, str]:
+        """Up to 100 instructions, or an interrupt behind them."""
+        from seamref.tdxmodule.guest import run_guest
+
+        platform, id = world.host.platform, world.host.state.cpus[self.cpu].apicid
+        if run_guest(platform, id, 100) is None:
+            raise_event(platform, id, EventKind.INTR)
+            return state, "is interrupted: TD exit"
+        return state, "runs, and calls its VMM: TD exit"
+
+    def accesses(self, world: World, state: Any) -> Accesses:
+        """Its own processor, and TD memory."""
+        return touch(writes="tds")
+
+    def ahead(self, world: World, state: Any, frozen: int) -> Accesses:
+        """The same, as long as jobs enter it."""
+        return touch(writes="tds")
+
+
+@dataclass(frozen=True, slots=True)
+class Relaunch:
+    """NP-SEAMLDR again: when every CPU has left P-SEAMLDR for good, the OS launches a new one from the boot processor."""
+
+    acm: bytes
+    name: str = "relaunch"
+
+    def enabled(self, world: World, state: Any) -> bool:
+        """When no CPU has anything left to do before it."""
+        return state == 0 and all(
+            not cpu.tasks and not world.rest.scripts[n] for n, cpu in enumerate(world.host.state.cpus)
+        )
+
+    def done(self, world: World, state: Any) -> bool:
+        """Whether it happened."""
+        return bool(state)
+
+    def step(self, world: World, state: Any) -> tuple[Any, str]:
+        """GETSEC[ENTERACCS] and NP-SEAMLDR, at once: no other processor runs."""
+        from seamref.bootchain import relaunch
+
+        answers = relaunch(world.host.platform, self.acm)
+        return 1, "; ".join(f"{record.action}: {record.answer}" for record in answers)
+
+    def accesses(self, world: World, state: Any) -> Accesses:
+        """All of it."""
+        return EVERYTHING
+
+    def ahead(self, world: World, state: Any, frozen: int) -> Accesses:
+        """Nothing while the frozen CPU has something to do."""
+        if state or (frozen < world.cpus and not world.is_done(frozen)):
+            return NOTHING
+        return EVERYTHING
+
+
+def update_of(host: Host) -> Control | None:
+    """The update under way, if any."""
+    shared = host.state.update
+    return shared if isinstance(shared, Control) else None
+
+
+__all__ = ["Finish", "GuestRuns", "HANDLERS", "Hotplug", "INFO_BUFFERS", "JOBS", "Prepared", "Relaunch", "Sequence",
+           "Upload", "union", "update_of"]

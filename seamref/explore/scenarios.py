@@ -1,0 +1,516 @@
+"""What can be explored: machines that really booted, with jobs on their CPUs, and what is known to come of it.
+
+A scenario's *expected* says which properties it breaks (none: it holds); known-bad scenarios are as much part of the
+proof as the others, because an explorer that cannot find a known bug proves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
+from typing import Any
+
+from seamref.arch.memory import Agent
+from seamref.arch.platform import Platform, Topology
+from seamref.arch.structures import SYS_INFO_TABLE
+from seamref.arch.vmcs import FIELDS
+from seamref.errors import SeamrefError
+from seamref.explore.faults import FAULTS
+from seamref.explore.jobs import GuestRuns, Hotplug, Relaunch, Upload
+from seamref.explore.probe import loader_data
+from seamref.explore.properties import STANDARD
+from seamref.explore.world import Armed, Extra, Setting, World
+from seamref.host.abi import Errno
+from seamref.host.install import prepare
+from seamref.host.kernel import Host, kvm_load
+from seamref.host.series import MERGED, SERIES, KernelSeries, Lock, Vmcs
+from seamref.pseamldr.data import P_SEAMLDR_DATA
+
+PAGE = 4096
+OLD, NEW, BACK = "1.5.05", "1.5.06", "1.5.01"
+"""The module that runs, the one that replaces it, and one with a lower SVN."""
+
+
+# --- machines ---------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=64)
+def _cold(cpus: int, keeps_vmcs: bool, module: str | None) -> Platform:
+    """Reset to P-SEAMLDR, and the UEFI loader's installation; entropy that does not tell draws apart."""
+    import seamref.tdxmodule.program  # noqa: F401  makes the module's images runnable
+    from seamref import bootchain
+    from seamref.host import uefi
+    from seamref.host.image import V1
+    from seamref.host.machine import blob, config, lock_smrr
+
+    made = config(Topology(1, cpus), keeps_vmcs=keeps_vmcs, steady_entropy=True)
+    platform = bootchain.boot(config=made, vmx=False)
+    lock_smrr(platform)
+    if module is not None:
+        done = uefi.run(platform, uefi.Firmware(({"\\EFI\\TDX\\TDX-BLOB": blob(module, version=V1, pages=PAGES)},)))
+        if not done.installed:
+            raise SeamrefError(f"cold installation: {'; '.join(done.printed)}")
+    return platform
+
+
+PAGES = 4
+"""Pages of the modules here: enough for a stub, relocations, an IDT, and small enough to be copied often."""
+
+
+@lru_cache(maxsize=64)
+def _booted(cpus: int, series: KernelSeries, keeps_vmcs: bool, module: str) -> Host:
+    from seamref.host.tdx import tdx_enable
+
+    host = Host(_cold(cpus, keeps_vmcs, module).fork(), series)
+    ret = tdx_enable(host)
+    if ret is not Errno.OK:
+        raise SeamrefError(f"tdx_enable: {ret}; {host.state.dmesg[-1]}")
+    return host
+
+
+def booted(cpus: int, series: KernelSeries = MERGED, *, keeps_vmcs: bool = True, module: str = OLD,
+           vcpus: bool = True) -> Host:
+    """A kernel whose module is up; on every CPU KVM has loaded a vCPU of an ordinary VM (``vcpus``)."""
+    host = _booted(cpus, series, keeps_vmcs, module).fork()
+    if vcpus:
+        for cpu in range(cpus):
+            kvm_load(host, cpu)
+    return host
+
+
+@lru_cache(maxsize=32)
+def _image(series: KernelSeries, name: str, fields: tuple[tuple[str, Any], ...] = ()) -> bytes:
+    from seamref import mint
+    from seamref.host.image import V1, V2, build
+    from seamref.host.series import Blob
+
+    module = mint.module_image(name, pages=PAGES)
+    return build(mint.sigstruct(module, **dict(fields)), module, V2 if series.blob is Blob.V2 else V1)
+
+
+def setting_of(host: Host, extras: tuple[Extra, ...] = (), special: Sequence[int] = (0,), **data: Any) -> Setting:
+    """Which CPUs are interchangeable (all but the ``special`` ones), and what in memory belongs to which."""
+    platform = host.platform
+    seamrr = platform.seamrr()
+    if seamrr is None:
+        raise SeamrefError("SEAMRR is not valid: nothing to explore")
+    own: dict[int, tuple[int, int]] = {}
+    moves: list[tuple[int, int, int, str]] = []
+    table = SYS_INFO_TABLE.decode(platform.bytes_at(Agent.CPU, seamrr.base, PAGE))
+    local, lp_stack = (table.num_tls_pages + 1) * PAGE, (table.num_stack_pages + 2) * PAGE
+    lps = table.stack_rgn_size // lp_stack
+    handoff = (table.num_handoff_pages + 1) * PAGE
+    held = platform.p_seamldr_range
+    top = held.base - 0x200000 if held is not None else 0
+    for cpu, record in enumerate(host.state.cpus):
+        id = record.apicid
+        places = [seamrr.base + PAGE + id * PAGE]
+        if lps:
+            places += range(*_span(seamrr.base + PAGE + lps * PAGE + handoff + id * local, local))
+            places += range(*_span(top - lps * lp_stack + id * lp_stack, lp_stack))
+            moves += [(table.data_rgn_base + handoff + id * local, local, cpu, "local"),
+                      (table.stack_rgn_base + id * lp_stack, lp_stack, cpu, "stack")]
+        for which, at in enumerate((*places, record.vmxon_region, record.vmcs)):
+            if at:
+                own[at // PAGE] = cpu, which
+    data_at = loader_data(platform)
+    bitmaps = tuple((data_at + P_SEAMLDR_DATA.offset_of(name), 128) for name in ("update_bitmap", "shutdown_bitmap"))
+    pointers = [data_at + P_SEAMLDR_DATA.offset_of("gprs") + 8 * i for i in range(16)]
+    if held is not None:
+        pointers += [held.base + PAGE + f.offset for f in FIELDS if f.size == 8]
+    same = tuple(cpu for cpu in range(len(host.state.cpus)) if cpu not in special)
+    return Setting(extras, (same,) if len(same) > 1 else (), own, tuple(moves), bitmaps, tuple(pointers), data)
+
+
+def _span(start: int, size: int) -> tuple[int, int, int]:
+    return start, start + size, PAGE
+
+
+# --- scenarios ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """Something to explore.
+
+    ``make``      the world it starts from, for a number of CPUs
+    ``says``      what happens in it
+    ``properties`` what is checked unless somebody says otherwise
+    ``expected``  the properties that it breaks, known before
+    ``why``       what the verdict means
+    ``targets``   which actors a fault can be placed on (one of each kind of interchangeable CPU)
+    """
+
+    name: str
+    says: str
+    make: Callable[[int], World]
+    properties: tuple[str, ...] = STANDARD
+    expected: tuple[str, ...] = ()
+    cpus: int = 2
+    why: str = ""
+    targets: Callable[[World], tuple[int, ...]] = field(default=lambda world: (0, 1) if world.cpus > 1 else (0,))
+
+    def roots(self, cpus: int, faults: Sequence[str] = (), steps: Sequence[int] | None = None) -> list[World]:
+        """The world, or one world for every placement of every named fault."""
+        world = self.make(cpus)
+        for name in faults:
+            if name not in FAULTS:
+                raise SeamrefError(f"no fault {name!r}; there are {', '.join(FAULTS)}")
+        if not faults:
+            return [world]
+        most = _longest(world)
+        roots = []
+        for name in faults:
+            for actor in self.targets(world):
+                for at in steps if steps is not None else range(most[actor] + 1):
+                    root = world.fork()
+                    root.set(fault=Armed(name, actor, at))
+                    roots.append(root)
+        return roots
+
+
+def _longest(world: World) -> tuple[int, ...]:
+    """How many steps each actor takes when each runs as long as it can: where faults can be placed."""
+    going = world.fork()
+    while True:
+        enabled = going.enabled()
+        if not enabled:
+            return going.rest.counts
+        going.step(enabled[0])
+        going = going.fork()
+
+
+SCENARIOS: dict[str, Scenario] = {}
+
+
+def _scenario(name: str, says: str, make: Callable[[int], World], **more: Any) -> None:
+    SCENARIOS[name] = Scenario(name, says, make, **more)
+
+
+def get_scenario(name: str) -> Scenario:
+    """A scenario by name; an unknown name is an error that lists the known ones."""
+    try:
+        return SCENARIOS[name]
+    except KeyError:
+        raise SeamrefError(f"no scenario {name!r}; there are {', '.join(SCENARIOS)}") from None
+
+
+# --- the update
+
+
+def update_world(
+    cpus: int, series: KernelSeries = MERGED, *, keeps_vmcs: bool = True, vcpus: bool = True, module: str = NEW,
+    scripts: dict[int, tuple[str, ...]] | None = None, others: tuple[Extra, ...] = (), states: tuple[Any, ...] = (),
+    special: Sequence[int] = (0,), validate: bool = False, host: Host | None = None, data: dict[str, Any] | None = None,
+    fields: tuple[tuple[str, Any], ...] = (),
+) -> World:
+    """An update of the TDX module by a version of the kernel series, with whatever else goes on.
+
+    ``validate``: the kernel's checks of the file are part of the run, not done before it.
+    """
+    made = host if host is not None else booted(cpus, series, keeps_vmcs=keeps_vmcs, vcpus=vcpus)
+    blob = _image(series, module, fields)
+    state: tuple[Any, Any] = ("validate", None)
+    if not validate:
+        prepared = prepare(made, blob)
+        if isinstance(prepared, Errno):
+            raise SeamrefError(f"the kernel refuses the image before anything interleaves: {prepared}")
+        state = ("begin", prepared)
+    extras = (Upload(blob), *others)
+    setting = setting_of(made, extras, special, **(data or {}))
+    return World(made, setting, scripts=scripts, extras=(state, *states))
+
+
+_UPDATE = (*STANDARD, "update-succeeds")
+
+_scenario("update", "merged Linux replaces the TDX module on every CPU", update_world, properties=_UPDATE,
+          why="all of c.2: whatever the order in which CPUs get the lock and the instructions of different CPUs fall, "
+              "the update succeeds and the new module answers")
+
+_NO_LOCK = replace(MERGED, name="merged, no lock", lock=Lock.NONE)
+_scenario("update-without-lock", "the same without seamldr_lock", partial(update_world, series=_NO_LOCK),
+          properties=_UPDATE,
+          expected=("nobody-collides", "session-ends", "update-succeeds"),
+          why="two CPUs call INSTALL at the same time, one is told VMfailInvalid, that is -ENODEV; the old module is "
+              "gone by then")
+
+for _series in SERIES.values():
+    if _series is not MERGED:
+        _scenario(
+            f"update-{_series.name}", f"version {_series.name} of the series ({_series.date})",
+            partial(update_world, series=_series), properties=_UPDATE,
+            expected=("nobody-collides", "session-ends", "update-succeeds") if _series.lock is Lock.NONE else (),
+            why="no lock around INSTALL" if _series.lock is Lock.NONE else "",
+        )
+
+_scenario("update-erratum", "v4, which only hoped that SEAMRET keeps the current VMCS, on a CPU with the erratum",
+          partial(update_world, series=SERIES["v4"], keeps_vmcs=False), properties=_UPDATE, expected=("vmcs-kept",),
+          why="IA32_VMX_BASIC[60] = 0: SEAMRET from P-SEAMLDR leaves no current VMCS behind")
+_scenario("update-erratum-v3", "v3, which saves and restores the current VMCS, on a CPU with the erratum",
+          partial(update_world, series=SERIES["v3"], keeps_vmcs=False), properties=_UPDATE,
+          why="VMPTRLD behind the call repairs it (but see what an NMI finds in between: --fault nmi --property "
+              "vmcs-window)")
+_scenario("update-erratum-merged", "merged Linux on a CPU with the erratum, as if sysfs did not hide the interface",
+          partial(update_world, keeps_vmcs=False), properties=_UPDATE,
+          expected=("update-succeeds",),
+          why="seamldr_call warns and refuses, after the old module was shut down: the check in sysfs is what protects")
+_scenario("update-downgrade", "an image with a lower SVN", partial(update_world, module=BACK), properties=_UPDATE,
+          expected=("update-succeeds",),
+          why="P-SEAMLDR refuses it on the last processor and the register comes back; the kernel has shut the old "
+              "module down already")
+
+_BAD_SIGNATURE = (("signature", b"\1" * 384),)
+_scenario("update-bad-signature", "an image with a wrong signature", partial(update_world, fields=_BAD_SIGNATURE),
+          properties=(*STANDARD, "old-module-survives"), expected=("old-module-survives",),
+          why="recoverable for P-SEAMLDR, not for Linux: SHUTDOWN came first")
+
+
+# --- callers besides the update
+
+
+def _info_callers(cpus: int, series: KernelSeries = MERGED, update: bool = True) -> World:
+    scripts = {cpu: ("info",) for cpu in range(max(0, cpus - 2), cpus)}
+    special = [cpu for cpu in range(cpus) if cpu == 0 or cpu not in scripts]
+    if update:
+        return update_world(cpus, series, scripts=scripts, special=special)
+    host = booted(cpus, series)
+    return World(host, setting_of(host, (), special), scripts=scripts)
+
+
+_scenario("info-callers", "two users read num_remaining_updates at the same time", partial(_info_callers, update=False),
+          why="seamldr_lock makes the second wait")
+_scenario("info-callers-v3", "the same in v3, where the lock was around INSTALL only",
+          partial(_info_callers, series=SERIES["v3"], update=False), expected=("nobody-collides", "callers-succeed"),
+          why="INFO without a lock: one of two readers is told -ENODEV")
+_scenario("info-during-update", "two users read num_remaining_updates while the module is replaced", _info_callers,
+          properties=_UPDATE, cpus=3,
+          why="stop_machine waits for a CPU that holds the lock, so nobody calls P-SEAMLDR between two workers")
+
+
+# --- a caller that stop_machine does not stop
+
+
+def _rogue(cpus: int) -> World:
+    """The last CPU is not among those stopped, and reads INFO without the lock (firmware, or a module of its own)."""
+    host = booted(cpus)
+    record = host.state.cpus[-1]
+    host.set(cpus=(*host.state.cpus[:-1], replace(record, online=False)))
+    world = update_world(cpus, host=host, special=(0, cpus - 1))
+    back = world.host.state.cpus
+    extras = (*world.setting.extras, Rogue(cpus - 1))
+    setting = replace(world.setting, extras=extras)
+    world.host.set(cpus=back)
+    return World(world.host, setting, extras=(*world.rest.extras, None))
+
+
+@dataclass(frozen=True, slots=True)
+class Rogue:
+    """Software that calls SEAMLDR.INFO on a processor the kernel does not count, without any lock."""
+
+    cpu: int
+    name: str = "rogue"
+
+    def _lp(self, world: World) -> Any:
+        return world.host.platform.peek_lp(world.host.state.cpus[self.cpu].apicid)
+
+    def enabled(self, world: World, state: Any) -> bool:
+        """Until its one call is done."""
+        return state != "done"
+
+    def done(self, world: World, state: Any) -> bool:
+        """Whether it is."""
+        return bool(state == "done")
+
+    def step(self, world: World, state: Any) -> tuple[Any, str]:
+        """SEAMCALL, or a step inside."""
+        from seamref.arch.outcome import Entered, Left
+        from seamref.arch.seam import seamcall
+        from seamref.arch.software import step
+        from seamref.explore.jobs import INFO_BUFFERS
+        from seamref.host.abi import Leaf
+
+        platform, id = world.host.platform, self._lp(world).id
+        if state is None:
+            lp = platform.lp(id)
+            lp.rax, lp.rcx = int(Leaf.SEAMLDR_INFO), INFO_BUFFERS
+            outcome = seamcall(platform, id)
+            return ("in" if isinstance(outcome, Entered) else "done"), f"SEAMCALL(INFO): {outcome}"
+        left = step(platform, id)
+        return ("done" if isinstance(left, Left) else "in"), f"{left}"
+
+    def accesses(self, world: World, state: Any) -> Any:
+        """P-SEAMLDR, the register."""
+        from seamref.explore.access import NOTHING, touch
+
+        return NOTHING if state == "done" else touch(reads="ready seamdb module", writes="p_seamldr")
+
+    def ahead(self, world: World, state: Any, frozen: int) -> Any:
+        """The same."""
+        return self.accesses(world, state)
+
+
+_scenario("rogue-caller", "somebody calls P-SEAMLDR without the lock, on a processor that is not stopped", _rogue,
+          properties=_UPDATE, cpus=3,
+          expected=("session-ends", "update-succeeds"),
+          why="the kernel's lock protects only against callers that take it; the processor's own mutex turns the "
+              "worker away")
+
+
+# --- hotplug
+
+
+def _hotplug(cpus: int, series: KernelSeries = MERGED, steps: tuple[str, ...] = ("offline", "online")) -> World:
+    return update_world(
+        cpus, series, others=(Hotplug(cpus - 1, steps),), states=(0,), special=(0, cpus - 1), validate=True,
+    )
+
+
+_scenario("hotplug-during-update", "a CPU goes offline and comes back at any time around an update", _hotplug,
+          properties=_UPDATE, cpus=3,
+          expected=("session-ends", "update-succeeds"),
+          why="the merged kernel no longer looks whether all CPUs are online: P-SEAMLDR waits for a call that never "
+              "comes, and the old module is gone")
+_scenario("hotplug-v4", "the same in v4, which refuses while a CPU is offline", partial(_hotplug, series=SERIES["v4"]),
+          properties=STANDARD, cpus=3,
+          why="-EBUSY before anything is shut down; the update may be refused, but nothing breaks")
+_scenario("late-cpu", "a CPU that was offline during the whole update comes online behind it",
+          partial(_hotplug, steps=("offline",)), properties=_UPDATE, cpus=3,
+          expected=("session-ends", "update-succeeds"),
+          why="one CPU forgotten is enough")
+
+
+# --- TDs
+
+
+@lru_cache(maxsize=16)
+def _with_tds(cpus: int, number: int, series: KernelSeries) -> tuple[Host, tuple[tuple[Any, bytes, int], ...]]:
+    from seamref.host import vmm
+
+    host = booted(cpus, series, vcpus=False)
+    platform = host.platform
+    plan = vmm.Plan(hkid=host.state.keyids[0], next_hkid=host.state.keyids[0] + 1)
+    tds = []
+    for n in range(number):
+        td = vmm.build_td(platform, platform.lps[0], n, plan=plan)
+        count = vmm.run_td(platform, platform.lps[0], td).count
+        vmm.must(platform, platform.lps[0], "TDH.VP.FLUSH", rcx=td.tdvprs[0])
+        seen = platform.fork()
+        tds.append((td, vmm.report_of(seen, seen.lps[0], td).tdinfo.mrtd, count))
+    return host, tuple(tds)
+
+
+def _tds_during_update(cpus: int, series: KernelSeries = MERGED, runs: int = 2) -> World:
+    host, tds = _with_tds(cpus, 1, series)
+    host = host.fork()
+    on = cpus - 1
+    return update_world(
+        cpus, series, host=host, scripts={on: ("td.run",) * runs}, others=(GuestRuns(on),), states=(None,),
+        special=(0, on), data={"tds": tds},
+    )
+
+
+_scenario("tds-during-update", "KVM runs a TD again and again while the module is replaced under it", _tds_during_update,
+          properties=_UPDATE,
+          why="the TD goes on where it was, with the same measurement, under the new module")
+
+
+@lru_cache(maxsize=16)
+def _half_built(cpus: int, series: KernelSeries, left: int) -> tuple[Host, Any, tuple[Any, ...], bytes]:
+    """A TD whose build has ``left`` more SEAMCALLs to go, those calls, and what it would measure."""
+    from seamref.host import vmm
+
+    host = booted(cpus, series, vcpus=False)
+    plan = vmm.Plan(hkid=host.state.keyids[0], next_hkid=host.state.keyids[0] + 1)
+    dry = host.fork()
+    whole = vmm.new_td(0, plan)
+    taken = []
+    steps = vmm.build_steps(dry.platform, dry.platform.lps[0], whole)
+    before = _host_memory(dry.platform, whole.shared)
+    for name, do in steps:
+        now = _host_memory(dry.platform, whole.shared)
+        writes = tuple((at, page) for at, page in now.items() if before.get(at) != page)
+        before = now
+        leaf = vmm.NUMBERS[name]
+        taken.append((leaf, dict(do.keywords), writes))  # type: ignore[attr-defined]
+        do()
+    expected = vmm.run_td(dry.platform, dry.platform.lps[0], whole) and vmm.report_of(
+        dry.platform, dry.platform.lps[0], whole).tdinfo.mrtd
+    for leaf, registers, writes in taken[:-left]:
+        for at, page in writes:
+            host.write(at, page)
+        name = next(name for name, number in vmm.NUMBERS.items() if number == leaf)
+        vmm.must(host.platform, host.platform.lps[0], name, **registers)
+    return host, whole, tuple(taken[-left:]), expected
+
+
+def _host_memory(platform: Platform, shared: int) -> dict[int, bytes]:
+    return dict(platform.store_.pages(shared, shared + 0x10000))
+
+
+BUILD_LEFT = 5
+"""SEAMCALLs of the build that interleave with the update: the last MR.EXTEND, PAGE.ADD, FINALIZE, VP.WR and one more."""
+
+
+def _build_during_update(cpus: int, series: KernelSeries = MERGED, module: str = NEW) -> World:
+    host, td, left, mrtd = _half_built(cpus, series, BUILD_LEFT)
+    host = host.fork()
+    on = cpus - 1
+    return update_world(
+        cpus, series, host=host, scripts={on: tuple(f"td.build:{i}" for i in range(len(left)))}, special=(0, on),
+        data={"build": left, "tds": ((td, mrtd, 0),)}, validate=False, module=module,
+    )
+
+
+_scenario("build-during-update", "the module is replaced while a TD is being built", _build_during_update,
+          properties=_UPDATE)
+_scenario("build-during-update-v10", "the same in v10, which asks the module to refuse (RCX bit 16)",
+          partial(_build_during_update, series=SERIES["v10"]), properties=STANDARD)
+
+
+# --- before Linux, and beside it
+
+
+def _uefi(cpus: int, together: bool = False, forget: bool = False) -> World:
+    from seamref.host.image import V1
+    from seamref.host.machine import blob
+    from seamref.host.uefi import build_params
+
+    platform = _cold(cpus, True, None).fork()
+    params = build_params(platform, blob(OLD, version=V1, pages=PAGES))
+    host = Host(platform)
+    walk = (*range(1, cpus), 0)
+    called = walk[1:] if forget else walk
+    scripts = {cpu: ("uefi.install" if together else "uefi.next",) for cpu in called}
+    return World(host, setting_of(host, (), (0,), params=params, walk=called), scripts=scripts)
+
+
+_COLD = ("one-in-p-seamldr", "nobody-collides", "session-ends", "entered-only-when-ready", "seam-memory-closed",
+         "no-deadlock", "callers-succeed", "module-ready")
+_scenario("uefi-cold", "the UEFI loader application installs a module, one processor after another", _uefi,
+          properties=_COLD, cpus=3, why="one order only: nothing can interleave")
+_scenario("uefi-together", "the same with all processors started at once", partial(_uefi, together=True),
+          properties=_COLD, cpus=3, expected=("nobody-collides", "callers-succeed", "session-ends", "module-ready"),
+          why="firmware has no lock: processors collide")
+_scenario("uefi-disabled", "firmware has disabled one processor", partial(_uefi, forget=True), properties=_COLD, cpus=3,
+          expected=("session-ends", "module-ready"), why="P-SEAMLDR counts it all the same")
+
+
+def _reload(cpus: int, ordered: bool = True) -> World:
+    from seamref.bootchain import default_acm
+
+    host = booted(cpus, vcpus=False)
+    scripts = {cpu: ("loader.shutdown",) for cpu in range(1, cpus)}
+    scripts[0] = ("loader.shutdown.last",) if ordered else ("loader.shutdown",)
+    return World(host, setting_of(host, (Relaunch(default_acm()),)), scripts=scripts, extras=(0,))
+
+
+_RELOAD = ("one-in-p-seamldr", "nobody-collides", "entered-only-when-ready", "seam-memory-closed", "no-deadlock",
+           "callers-succeed", "loader-reloaded")
+_scenario("loader-reload", "P-SEAMLDR is shut down on every CPU, the boot processor last, and launched again",
+          _reload, properties=_RELOAD, cpus=3, why="SHUTDOWN ends on the processor that launched NP-SEAMLDR")
+_scenario("loader-reload-any-order", "the same, with SHUTDOWN in whatever order the CPUs come",
+          partial(_reload, ordered=False), properties=_RELOAD, cpus=3, expected=("callers-succeed", "loader-reloaded"),
+          why="the last one is told EBADCALL unless it is the boot processor, and nobody tries again")
+
+__all__ = ["BACK", "NEW", "OLD", "SCENARIOS", "Scenario", "Vmcs", "booted", "get_scenario", "setting_of", "update_world"]

@@ -1,0 +1,274 @@
+"""The state that is explored: a machine, the kernel on it, what each CPU still has to do, and who else acts.
+
+A :class:`World` holds nothing of its own semantics.  Its CPUs take :func:`seamref.host.tasks.step`, that is the
+processor's, P-SEAMLDR's, the TDX module's and the kernel's own functions; other actors (the thread that starts an
+update, hotplug, whoever changes memory) are small step machines over the same host functions.  Whatever several runs
+have to tell apart is in here: two worlds with one fingerprint have the same future.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeAlias
+
+from seamref.errors import SeamrefError
+from seamref.explore.access import Accesses
+from seamref.host.abi import Errno
+from seamref.host.kernel import Host
+from seamref.host.tasks import Task, is_blocked, start
+from seamref.host.tasks import step as step_cpu
+
+Ghost: TypeAlias = tuple[tuple[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Armed:
+    """A fault that will strike: ``kind`` at the actor's own step number ``at`` (0: before its first step)."""
+
+    kind: str
+    actor: int
+    at: int
+
+    def __str__(self) -> str:
+        return f"{self.kind} at step {self.at} of actor {self.actor}"
+
+
+@dataclass(frozen=True, slots=True)
+class Did:
+    """One transition: which actor, what it did, and the fault that struck just before it."""
+
+    actor: int
+    name: str
+    pc: str
+    text: str
+    fault: str = ""
+
+
+class Extra(Protocol):
+    """An actor that is not a CPU.  Its state is one frozen value in ``World.extras``."""
+
+    name: str
+
+    def enabled(self, world: World, state: Any) -> bool:
+        """Whether it can take a step now."""
+        ...
+
+    def done(self, world: World, state: Any) -> bool:
+        """Whether it has nothing left to do."""
+        ...
+
+    def step(self, world: World, state: Any) -> tuple[Any, str]:
+        """Take a step: its next state, and what it did."""
+        ...
+
+    def accesses(self, world: World, state: Any) -> Accesses:
+        """What its next step may touch."""
+        ...
+
+    def ahead(self, world: World, state: Any, frozen: int) -> Accesses:
+        """What it may touch, now or later, before actor ``frozen`` takes its next step."""
+        ...
+
+
+Job: TypeAlias = Callable[["World", int, str], Task]
+"""Makes the task of a job for an idle CPU: the world, the CPU, the rest of the job's name."""
+JOBS: dict[str, Job] = {}
+GATES: dict[str, Callable[[World, int], bool]] = {}
+"""Jobs that may only start when this says so (whoever gives them out waits for something)."""
+
+
+def job(name: str) -> Callable[[Job], Job]:
+    """Register a job under the name that scripts use; what a script puts behind a colon is the job's own."""
+
+    def tie(function: Job) -> Job:
+        if name in JOBS:
+            raise SeamrefError(f"two jobs are called {name!r}")
+        JOBS[name] = function
+        return function
+
+    return tie
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What does not change during one exploration.
+
+    ``extras``    the actors that are not CPUs, behind the CPUs in numbering
+    ``same``      groups of CPU numbers that are interchangeable
+    ``own``       physical pages that belong to one CPU each: page number -> (CPU number, which of its pages)
+    ``moves``     linear ranges that belong to one CPU each: (base, size, CPU number, name)
+    ``bitmaps``   physical address and bytes of bitmaps by x2APIC id
+    ``pointers``  physical addresses of 64-bit words that may hold an address of some CPU's own range
+    ``data``      what jobs and properties of the scenario want to know
+    """
+
+    extras: tuple[Extra, ...] = ()
+    same: tuple[tuple[int, ...], ...] = ()
+    own: Mapping[int, tuple[int, int]] | None = None
+    moves: tuple[tuple[int, int, int, str], ...] = ()
+    bitmaps: tuple[tuple[int, int], ...] = ()
+    pointers: tuple[int, ...] = ()
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """What a world holds beside platform and kernel: frozen, replaced as a whole.
+
+    ``scripts``   names of the jobs each CPU still has to start
+    ``extras``    states of the other actors
+    ``counts``    steps each actor took: they make every run finite and the state graph free of cycles
+    ``fault``     the fault that is armed
+    ``running``   the job each CPU is at
+    ``results``   what each CPU's jobs returned
+    ``ghost``     what properties remember
+    """
+
+    scripts: tuple[tuple[str, ...], ...]
+    extras: tuple[Any, ...]
+    counts: tuple[int, ...]
+    running: tuple[str, ...]
+    fault: Armed | None = None
+    results: tuple[tuple[tuple[str, Errno], ...], ...] = ()
+    ghost: Ghost = ()
+
+
+class World:
+    """A host, and everything that is going to happen on it."""
+
+    __slots__ = ("host", "rest", "setting")
+
+    def __init__(self, host: Host, setting: Setting | None = None, *,
+                 scripts: Mapping[int, tuple[str, ...]] | None = None, extras: tuple[Any, ...] = (),
+                 fault: Armed | None = None) -> None:
+        self.host = host
+        self.setting = setting or Setting()
+        n = len(host.state.cpus)
+        given = scripts or {}
+        self.rest = Rest(
+            tuple(given.get(i, ()) for i in range(n)), extras, (0,) * (n + len(self.setting.extras)), ("",) * n, fault,
+            ((),) * n,
+        )
+
+    def fork(self) -> World:
+        """An independent copy."""
+        other = object.__new__(World)
+        other.host = self.host.fork()
+        other.setting = self.setting
+        other.rest = self.rest
+        return other
+
+    def set(self, **changes: Any) -> None:
+        """Replace fields of the rest."""
+        self.rest = replace(self.rest, **changes)
+
+    def remembered(self, name: str, default: Any = None) -> Any:
+        """A property's own note."""
+        for key, value in self.rest.ghost:
+            if key == name:
+                return value
+        return default
+
+    def remember(self, **notes: Any) -> None:
+        """Keep a property's note."""
+        self.set(ghost=tuple(sorted({**dict(self.rest.ghost), **notes}.items())))
+
+    # --- actors
+
+    @property
+    def cpus(self) -> int:
+        """How many CPUs there are; they are actors 0 to cpus - 1."""
+        return len(self.host.state.cpus)
+
+    @property
+    def actors(self) -> range:
+        """Numbers of all actors: CPUs, then the others."""
+        return range(self.cpus + len(self.setting.extras))
+
+    def name(self, actor: int) -> str:
+        """What an actor is called."""
+        if actor < self.cpus:
+            return f"CPU {actor}"
+        return self.setting.extras[actor - self.cpus].name
+
+    def task(self, cpu: int) -> Task | None:
+        """What a CPU runs now."""
+        tasks = self.host.state.cpus[cpu].tasks
+        return tasks[-1] if tasks else None
+
+    def is_done(self, actor: int) -> bool:
+        """Whether an actor has nothing left to do."""
+        if actor < self.cpus:
+            record = self.host.state.cpus[actor]
+            return not record.tasks and (not self.rest.scripts[actor] or not record.online)
+        index = actor - self.cpus
+        return self.setting.extras[index].done(self, self.rest.extras[index])
+
+    def is_enabled(self, actor: int) -> bool:
+        """Whether a step of this actor would get on (a CPU that spins would not)."""
+        if actor < self.cpus:
+            record = self.host.state.cpus[actor]
+            if record.dead:
+                return False
+            if record.tasks:
+                return not is_blocked(self.host, actor)
+            return bool(self.rest.scripts[actor]) and record.online and self._may_start(actor)
+        index = actor - self.cpus
+        return self.setting.extras[index].enabled(self, self.rest.extras[index])
+
+    def _may_start(self, cpu: int) -> bool:
+        gate = GATES.get(self.rest.scripts[cpu][0].partition(":")[0])
+        return gate is None or gate(self, cpu)
+
+    def enabled(self) -> list[int]:
+        """The actors that would get on."""
+        return [actor for actor in self.actors if self.is_enabled(actor)]
+
+    def step(self, actor: int) -> Did:
+        """One step of one actor, preceded by the fault that is armed for it."""
+        struck = ""
+        fault = self.rest.fault
+        if fault is not None and fault.actor == actor and fault.at == self.rest.counts[actor]:
+            from seamref.explore.faults import FAULTS
+
+            self.set(fault=None)
+            struck = FAULTS[fault.kind].strike(self, actor)
+            if actor < self.cpus and self.host.cpu(actor).dead:
+                self._count(actor)
+                return Did(actor, self.name(actor), "fault", "is gone", struck)
+        if actor < self.cpus:
+            pc, text = self._step_cpu(actor)
+        else:
+            index = actor - self.cpus
+            extra = self.setting.extras[index]
+            state, text = extra.step(self, self.rest.extras[index])
+            extras = self.rest.extras
+            self.set(extras=(*extras[:index], state, *extras[index + 1 :]))
+            pc = extra.name
+        self._count(actor)
+        return Did(actor, self.name(actor), pc, text, struck)
+
+    def _count(self, actor: int) -> None:
+        counts = self.rest.counts
+        self.set(counts=(*counts[:actor], counts[actor] + 1, *counts[actor + 1 :]))
+
+    def _step_cpu(self, cpu: int) -> tuple[str, str]:
+        began = ""
+        if not self.host.state.cpus[cpu].tasks:
+            name, *later = self.rest.scripts[cpu]
+            base, _, more = name.partition(":")
+            start(self.host, cpu, JOBS[base](self, cpu, more))
+            scripts, running = self.rest.scripts, self.rest.running
+            self.set(scripts=(*scripts[:cpu], tuple(later), *scripts[cpu + 1 :]),
+                     running=(*running[:cpu], name, *running[cpu + 1 :]))
+            began = f"{name}: "
+        done = step_cpu(self.host, cpu)
+        record = self.host.state.cpus[cpu]
+        name = self.rest.running[cpu]
+        if name and not record.tasks:
+            results, running = self.rest.results, self.rest.running
+            mine = (*results[cpu], (name, record.finished or Errno.OK))
+            self.set(results=(*results[:cpu], mine, *results[cpu + 1 :]),
+                     running=(*running[:cpu], "", *running[cpu + 1 :]))
+        return done.pc, began + done.did
