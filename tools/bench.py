@@ -1,7 +1,7 @@
 """Run every benchmark and print one report: figures of this run, and ratios between them.
 
-Benchmarks are modules ``tools/bench_*.py`` with a function ``benchmarks()`` that yields :class:`Bench`.  Nothing here
-is a test: a slow machine gives other figures, the ratios are what carries over.
+Benchmarks are modules ``tools/bench_*.py`` with a function ``benchmarks()`` that yields :class:`Bench`, or a
+line of text.  Nothing here is a test: a slow machine gives other figures, the ratios are what carries over.
 
     python tools/bench.py [NAME ...] [--json FILE]
 """
@@ -76,6 +76,9 @@ def main() -> int:
             continue
         print(f"{topic}:")
         for bench in importlib.import_module(path.stem).benchmarks():
+            if isinstance(bench, str):  # a line of the report that is no measurement of its own
+                print(f"  {bench}", flush=True)
+                continue
             figure = figures[bench.name] = measure(bench)
             line = f"  {bench.name:58} {human(figure.seconds):>10} per {bench.unit}"
             if figure.seconds < 1:

@@ -101,8 +101,7 @@ _CODE, _STACK, _KEYHOLE = 0xFFFFC00000000000, 0xFFFFC00100000000, 0xFFFFC0020000
 _DATA, _SYSINFO, _EDIT = 0xFFFFC00300000000, 0xFFFFC003FFFF0000, 0x400100000000
 _PML4 = 0x7FC00000 - 3 * 4096 - 4096
 # Tables in the order of mapping, downward from the page below the PML4: PDPT, PD, PT of the code; then PD and PT
-# each of
-# data, stacks, SYS_INFO_TABLE and keyholes; then PDPT, PD, PT of the key-edit region.
+# each of data, stacks, SYS_INFO_TABLE and keyholes; then PDPT, PD, PT of the key-edit region.
 _TABLES = 3 + 4 * 2 + 3
 _KEYHOLE_TABLE = _PML4 - 11 * 4096
 _MEMORY = {
