@@ -245,10 +245,14 @@ def convert(data: Buffer, version: int, *, ignore_checksum: bool = False) -> byt
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What a failing check gives: an errno and the line it prints, ``{version}`` and ``{version:x}`` filled in."""
+    """What a failing check gives: an errno and the line it prints, ``{version}`` and ``{version:x}`` filled in.
+
+    ``quiet`` are versions of the series that print nothing.
+    """
 
     errno: Errno = Errno.EINVAL
     message: str = ""
+    quiet: tuple[str, ...] = ()
 
 
 def _since(*names: str) -> Callable[[object], bool]:
@@ -269,13 +273,13 @@ KERNEL_V1: CheckTable[Header, Refusal] = CheckTable("KERNEL_IMAGE_V1", (
     Check("IMAGE1.version_v2", "version is not 0x100 (printed in decimal)", lambda c: c.v1("version") != V1,
           Refusal(message="unsupported blob version: {version}"), _SER, applies=_since("v2")),
     Check("IMAGE1.version", "version is not 0x100", lambda c: c.v1("version") != V1,
-          Refusal(message="unsupported blob version: {version:x}"), _SER, applies=_since("v3", "v4", *_V5_V6, "v7")),
+          Refusal(message="unsupported blob version: {version:x}", quiet=("v7",)), _SER, applies=_since("v3", "v4", *_V5_V6, "v7")),
     Check("IMAGE1.reserved", "a reserved byte is not 0", lambda c: any(c.raw(20, PAGE)),
-          Refusal(message="non-zero reserved fields"), _SER, applies=_since(*_V2_V3, "v4", "v7")),
+          Refusal(message="non-zero reserved fields", quiet=("v7",)), _SER, applies=_since(*_V2_V3, "v4", "v7")),
     Check("IMAGE1.sizes", "no sigstruct, no module, or length is not the size of the file",
           lambda c: c.sig_size <= 0 or c.module_size <= 0 or c.v1("length") != c.size, _EINVAL, _SER),
     Check("IMAGE1.signature", "the signature is not TDX-BLOB", lambda c: c.raw(8, 16) != MAGIC,
-          Refusal(message="invalid signature"), _SER, applies=_since("v1", *_V2_V3, "v4", "v7")),
+          Refusal(message="invalid signature", quiet=("v7",)), _SER, applies=_since("v1", *_V2_V3, "v4", "v7")),
     Check("IMAGE1.checksum", "the 16-bit words of the file do not sum to 0", lambda c: checksum(c.data) != 0,
           Refusal(message="invalid checksum"), _SER, applies=_since("v1", *_V2_V3)),
     Check("IMAGE1.module_pages", "the module has more than 496 pages",
@@ -381,8 +385,8 @@ def check_image(data: Buffer, version: str = "merged", *, no_memory: bool = Fals
     header = Header(data, no_memory)
     row = kernel_table(version).decide(header, version)
     if row is not None:
-        word = header.v1("version")
-        return ImageRefused(row.result.errno, row.result.message.format(version=word), row.id)
+        message = "" if version in row.result.quiet else row.result.message.format(version=header.v1("version"))
+        return ImageRefused(row.result.errno, message, row.id)
     if version in ("v9", "v10", "merged"):
         sig, mod = header.v2("sigstruct_nr_pages"), header.v2("module_nr_pages")
         at = PAGE + (sig * PAGE & M32)

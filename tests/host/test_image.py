@@ -317,7 +317,8 @@ def test_the_merged_kernel_allocates_before_it_looks_but_not_before_the_first_ch
 
 MESSAGES = {
     ("v2", "version"): "unsupported blob version: 512", ("v3", "version"): "unsupported blob version: 200",
-    ("v6", "version"): "unsupported blob version: 200", ("v8", "version"): "",
+    ("v6", "version"): "unsupported blob version: 200", ("v7", "version"): "", ("v8", "version"): "",
+    ("v7", "reserved0"): "", ("v7", "signature"): "", ("v4", "signature"): "invalid signature",
     ("v2", "reserved0"): "non-zero reserved fields", ("v1", "signature"): "invalid signature",
     ("v1", "checksum"): "invalid checksum", ("v8", "signature"): "",
 }
