@@ -267,5 +267,11 @@ source("UEFI", "UEFI TDX module loader", "intel/tdx-module-loader")
 source("BASE", "TDX module base architecture specification", "Intel document 348549")
 source("ISS29", "TDX module issue 29: which range register governs MSR 0x1402",
        "github.com/intel/confidential-computing.tdx.tdx-module issue 29")
+source("ISS3", "TDX module issue 3: where does one get seamldr?",
+       "github.com/intel/confidential-computing.tdx.tdx-module issue 3")
+source("ISS4", "TDX module issue 4: can an untrusted BIOS load its own P-SEAM loader?",
+       "github.com/intel/confidential-computing.tdx.tdx-module issue 4")
+source("ISS25", "TDX module issue 25: which key encrypts the SEAM range",
+       "github.com/intel/confidential-computing.tdx.tdx-module issue 25")
 source("RFC8017", "PKCS #1: RSA Cryptography Specifications 2.2", "RFC 8017")
 source("SEAMREF", "A decision of this book, where no source says", "book/processor, errata chapter")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from seamref.arch.lp import Lp
 from seamref.arch.outcome import Fault, Vector
 from seamref.arch.revision import Denied, Integrity
-from seamref.spec import CHOSEN, STATED, Check, CheckTable, clause
+from seamref.spec import CHOSEN, STATED, Check, CheckTable, clause, implements
 
 if TYPE_CHECKING:
     from seamref.arch.platform import Platform
@@ -94,7 +94,9 @@ class Access:
 
     @property
     def seamrr(self) -> Range | None:
-        """SEAMRR as the accessing core sees it, ``None`` while VALID is 0."""
+        """SEAMRR as the accessing core sees it, ``None`` while VALID is 0; for a device see MEMORY.dma_range."""
+        if self.agent is Agent.DMA and self.platform.p_seamldr_range is not None:
+            return _dma_range(self.lp)
         return self.platform.seamrr(self.lp)
 
     def in_p_seamldr_range(self) -> bool:
@@ -123,6 +125,8 @@ MEMORY: CheckTable[Access, Verdict] = CheckTable("MEMORY", (
           "X2 SEAMRR"),
 ), "Physical accesses: conditions in order; silent means allowed.")
 
+clause("MEMORY.dma_range", "a device meets the range that MCHECK approved, also while an ACM has VALID = 0 on its core",
+       "SEAMREF errata", CHOSEN)
 clause("MEMORY.denied", "SEAMRR memory outside SEAM reads all ones and drops writes (no text says)",
        "SEAMREF errata", CHOSEN)
 clause("MEMORY.integrity", "a private line read with its TD-owner bit 0, or a TD-owned line read with a shared KeyID",
@@ -132,6 +136,14 @@ PATTERN = bytes(64)
 """The fixed pattern of a line that fails the TD-owner test.  Its value is not public; zero is *chosen*."""
 
 POISON = Fault(Vector.MC, None, "MEMORY.integrity")
+
+
+@implements("MEMORY.dma_range")
+def _dma_range(lp: Lp) -> Range:
+    """MEMORY.dma_range: VALID of a core's register does not matter to the memory controller."""
+    from seamref.arch.platform import decode_seamrr
+
+    return decode_seamrr(lp.msrs.get(0x1400, 0), lp.msrs.get(0x1401, 0))
 
 
 def judge_read(integrity: Integrity, private: bool, owned: bool) -> tuple[bool, bool]:
