@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stale", action="store_true", help="keep the signature from before --set")
     parser.add_argument("--other-key", action="store_true", help="sign with a key that P-SEAMLDR does not know")
     parser.add_argument("--order", metavar="LP,LP,...", help="x2APIC ids that call, in order (each once)")
+    parser.add_argument("--changes", action="store_true", help="instead: each change to the sigstruct, LOAD and UPDATE")
     parser.add_argument("--row", metavar="CLAUSE", help="instead: the attempt that this row stops")
     parser.add_argument("--every-refusal", action="store_true", help="instead: one attempt for each row")
     parser.add_argument("--unrecoverable", action="store_true", help="instead: what each failure with RDX = 1 leaves")
@@ -79,6 +80,12 @@ def run(args: argparse.Namespace) -> int:
 
     if args.every_refusal or args.unrecoverable:
         return _every(args.unrecoverable)
+    if args.changes:
+        from seamref.show.loader import change_table
+
+        print("one sigstruct, one INSTALL on two processors; SVN 1.5 runs, SVN 1.6 is brought")
+        print(change_table())
+        return 0
     if args.row:
         from seamref.errors import SeamrefError
 

@@ -24,16 +24,12 @@ def run(args: argparse.Namespace) -> int:
     """Print the plan, or the edge."""
     from seamref.commands.install import number
     from seamref.errors import SeamrefError
+    from seamref.show.loader_lab import Attempt
     from seamref.show.loader_memory import edge, fits, needs, plan, shape, smallest_seamrr
     from seamref.tdxmodule.build import BUILDS
 
     if args.build not in BUILDS:
         raise SeamrefError(f"no build {args.build!r}; there are {', '.join(BUILDS)}")
-    if args.edge:
-        print(f"num_global_data_pages, {args.lps} x {args.sockets} processors, SEAMRR of {args.seamrr}:")
-        for stage in edge(lps=args.lps, sockets=args.sockets, seamrr=number(args.seamrr)):
-            print(f"    {stage.first:6} to {stage.last:6}: {stage.answer}")
-        return 0
     wanted = shape(args.build, args.pages)
     made = plan(wanted, args.lps, args.sockets, number(args.seamrr))
     have = made.module_physlimit - made.seamrr_base
@@ -44,4 +40,10 @@ def run(args: argparse.Namespace) -> int:
           f"{have / (1 << 20):.0f} MiB in the module range")
     least = smallest_seamrr(wanted, args.lps, args.sockets)
     print("smallest SEAMRR: " + (f"{least >> 20} MiB" if least else "above 4 GiB"))
-    return 0 if fits(made) else 1
+    if not fits(made):
+        return 1
+    if args.edge:
+        print(f"INSTALL as num_global_data_pages grows, {args.lps} x {args.sockets} processors, SEAMRR {args.seamrr}:")
+        for stage in edge(Attempt(build=args.build), lps=args.lps, sockets=args.sockets, seamrr=number(args.seamrr)):
+            print(f"    {stage.first:6} to {stage.last:6}: {stage.answer:16} old module: {stage.session.survives}")
+    return 0

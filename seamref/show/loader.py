@@ -49,8 +49,8 @@ def leaf_table(revision: str = "1.5") -> Table:
 
 
 def _registers(called: Called) -> str:
-    changed = ", ".join(f"`{name.upper()}`" for name in called.changed) or "none"
-    return changed + (f" (RDX = {rdx_text(called.rdx)})" if "rdx" in called.changed else "")
+    names = (f"`RDX` = {rdx_text(called.rdx)}" if name == "rdx" else f"`{name.upper()}`" for name in called.changed)
+    return ", ".join(names) or "none"
 
 
 def status_table() -> Table:

@@ -15,8 +15,9 @@ from typing import Any
 from seamref import mint
 from seamref.arch.lp import GPRS
 from seamref.arch.memory import Agent, Range
+from seamref.arch.msr import VMX_BASIC
 from seamref.arch.outcome import Left, Shutdown
-from seamref.arch.platform import Platform, PlatformConfig, Topology
+from seamref.arch.platform import NO_SEAMRET_INVD_VMCS, VMX_MSRS, Platform, PlatformConfig, Topology
 from seamref.arch.software import SeamRun, call
 from seamref.arch.structures import SEAMEXTEND, SYS_INFO_TABLE
 from seamref.arch.trace import Computed, Event, Step
@@ -48,16 +49,20 @@ INFO_BUFFER, PARAMS = 0x0800_0000, 0x1000_0000
 def platform(
     *, lps: int = 2, sockets: int = 1, addressable: int = 0, seamrr: int = 64 << 20, range_size: int = RANGE_SIZE,
     revision: str = "1.5", seamdb: int = 16, fms: Sequence[int] = (0xC06F2,), debug_unlocked: bool = False,
-    ids: Sequence[int] = (), seed: int = 0,
+    ids: Sequence[int] = (), seed: int = 0, keeps_vmcs: bool = False,
 ) -> Platform:
     """A booted platform: P-SEAMLDR ready, no TDX module, VMX on everywhere; SEAMRR ends at 2 GiB.
 
     ``lps`` processors on each of ``sockets`` sockets (or x2APIC ``ids``), ``addressable`` ids for each socket;
-    ``seamrr`` and ``range_size`` bytes; ``revision`` of P-SEAMLDR; ``seamdb`` entries of the database.
+    ``seamrr`` and ``range_size`` bytes; ``revision`` of P-SEAMLDR; ``seamdb`` entries of the database;
+    ``keeps_vmcs``: a part with IA32_VMX_BASIC[60] = 1.
     """
+    msrs = dict(VMX_MSRS)
+    if keeps_vmcs:
+        msrs[VMX_BASIC] |= NO_SEAMRET_INVD_VMCS
     config = PlatformConfig(
         topology=Topology(sockets, lps, addressable, tuple(ids)), fms=tuple(fms), seamdb_size=seamdb,
-        debug_unlocked=debug_unlocked, seed=seed,
+        debug_unlocked=debug_unlocked, seed=seed, vmx_msrs=msrs,
     )
     return boot(
         config=config, acm=_acm(revision), seamrr_base=(2 << 30) - seamrr, seamrr_size=seamrr,
@@ -376,7 +381,7 @@ class Attempt:
         return running(self.old, self.old_sig, **self.on)
 
     def run(self) -> Session:
-        """Do it."""
+        """The platform, the old module's handoff data, everything placed in memory, and INSTALL on every processor."""
         made = self.platform()
         if self.old is not None and self.scenario == Scenario.UPDATE:
             hand_off(made, **self.handoff)
