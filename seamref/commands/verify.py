@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
         return 0 if found.accepted else 1
     for asked in found.path:
         if args.all or asked.stopped:
-            print(f"{'stops ' if asked.stopped else 'passes'}  {asked.id}: {asked.says}")
+            print(f"{'stops ' if asked.stopped else 'silent'}  {asked.id}: {asked.says}")
     print(f"{len(found.path)} checks asked" + ("" if args.all else " (--all lists them)"))
     for note in found.notes:
         print(f"note: {note}")

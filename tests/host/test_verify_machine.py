@@ -7,14 +7,17 @@ from functools import lru_cache
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import seamref
 from seamref import mint
-from seamref.arch.outcome import Left
+from seamref.arch.memory import Agent
+from seamref.arch.outcome import Left, Shutdown
 from seamref.arch.platform import Platform
 from seamref.bootchain import seamldr_call
 from seamref.host.verify import Target, verify
-from seamref.pseamldr.api import Leaf, Scenario
+from seamref.pseamldr.api import Leaf, Scenario, Status
 
 IMAGE = mint.module_image()
 BROKEN = mint.module_image(relocations=[mint.elf.Relocation(0, 0, info=7)])
@@ -92,3 +95,43 @@ def test_UPDATE_without_a_module_is_refused_by_both() -> None:
     platform = booted(False).fork()
     said = verify(mint.sigstruct(IMAGE), IMAGE, replace(target_of(platform, update=True)))
     assert installed(platform, IMAGE, mint.sigstruct(IMAGE), Scenario.UPDATE) == (said.status, said.rdx, False)
+
+
+# --- any bytes from the host
+
+PATCHES = st.lists(st.tuples(st.integers(0, 4095), st.binary(min_size=1, max_size=16)), max_size=3)
+
+
+def patched(data: bytes, patches: list[tuple[int, bytes]]) -> bytes:
+    held = bytearray(data)
+    for at, patch in patches:
+        at %= len(held)
+        held[at : at + len(patch)] = patch[: len(held) - at]
+    return bytes(held)
+
+
+@lru_cache
+def small() -> Platform:
+    return seamref.boot(lps=1, module=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(PATCHES, PATCHES, PATCHES, st.booleans(), st.booleans())
+def test_any_params_sigstruct_and_image_get_a_status(
+    params: list[tuple[int, bytes]], sigstruct: list[tuple[int, bytes]], image: list[tuple[int, bytes]],
+    signed_again: bool, update: bool,
+) -> None:
+    """``signed_again``: the changed image is hashed and signed, so that the loader gets as far as relocating it."""
+    platform = small().fork()
+    data = patched(mint.module_image(pages=2), image)
+    card = mint.sigstruct(data if signed_again else mint.module_image(pages=2))
+    at = mint.place(platform, data, patched(card, sigstruct), scenario=int(update))
+    page = platform.load(Agent.HOST, at, 4096)
+    assert isinstance(page, bytes)
+    platform.store(Agent.HOST, at, patched(page, params))
+    called = seamldr_call(platform, 0, Leaf.INSTALL, at)
+    assert isinstance(called.run, Left | Shutdown)
+    if isinstance(called.run, Left):
+        assert called.rax in set(Status)
+        assert platform.lp(0).rdx in (0, 1)
+        assert (platform.lp(0).rdx == 0) == platform.SEAM_READY
