@@ -618,10 +618,10 @@ class Replay:
 
     # --- the caller's memory
 
-    def _near(self, rcx: int) -> tuple[int, bytes]:
-        """Memory around RCX before the call."""
+    def _near(self, rcx: int) -> tuple[int, bytes] | None:
+        """Memory around RCX before the call; ``None`` where P-SEAMLDR's own memory is, which any call changes."""
         at = rcx & ~(PAGE - 1)
-        return at, self.platform.store_.read(at, 2 * PAGE)
+        return None if self.held.overlaps(at, 2 * PAGE) else (at, self.platform.store_.read(at, 2 * PAGE))
 
     def _same_memory(self, near: tuple[int, bytes], written: dict[str, Any] | None) -> None:
         at, before = near

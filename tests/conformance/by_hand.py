@@ -162,6 +162,7 @@ CASES = [
                                                              "hex": _info_bytes(16, FRESH)}),
                 rdx=1, rdrand=CANARY, seamops=[["GETREF", 3, 0, 16]]),
           _step("INFO", _expect(_EBADPARAM, 1, remaining=16), rcx=0x10000080, rdx=1)),
+    _case("info/inside", _step("INFO", _expect(_EBADPARAM, 2), rcx=0x7FE00000, rdx=2, rdrand=CANARY)),
     _case("seaminfo/alignment", _step("SEAMINFO", _expect(_EBADPARAM, 0x5A5A), rcx=0x10000100, rdrand=CANARY)),
     _case("guest/step", _step(
         "SHUTDOWN", _expect(0, 0x5A5A, NOTHING, shutdown=1, guest={
