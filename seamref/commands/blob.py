@@ -15,7 +15,7 @@ FORMATS = {"1": 0x100, "1.0": 0x100, "2": 0x200, "2.0": 0x200}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommands."""
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="join|split|convert|check")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="join|split|convert|check|demo")
     join = verbs.add_parser("join", help="module image and sigstruct to a blob")
     join.add_argument("module", metavar="BIN")
     join.add_argument("sigstruct", metavar="SIGSTRUCT")
@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     convert.add_argument("--to", choices=sorted(FORMATS), help="default: the other one")
     check = verbs.add_parser("check", help="rules of the format, and what kernels make of it")
     check.add_argument("blob", metavar="BLOB")
+    verbs.add_parser("demo", help="a test image in both formats, before every kernel, and converted there and back")
     check.add_argument("--kernel", metavar="VERSION", help="exit code by this kernel: v1 to v10 or merged")
 
 
@@ -44,9 +45,11 @@ def run(args: argparse.Namespace) -> int:
         Path(args.out).write_bytes(made)
         print(f"{args.out}: {_name(image.format_of(made))}, {len(made)} bytes")
         return 0
+    if args.verb == "demo":
+        return _demo()
     data = Path(args.blob).read_bytes()
     if args.verb == "check":
-        return _check(args, data)
+        return _check(args.blob, data, args.kernel)
     try:
         version = image.format_of(data)
         blob = image.parse(data)
@@ -70,14 +73,31 @@ def _name(version: int | None) -> str:
     return "no format" if version is None else f"format {version >> 8}.{version & 0xFF}"
 
 
-def _check(args: argparse.Namespace, data: bytes) -> int:
+def _demo() -> int:
+    """What becomes of a published kind of file, and of its conversion."""
+    from seamref import mint
+    from seamref.host import image
+
+    module = mint.module_image()
+    published = image.build(mint.sigstruct(module), module, image.V1)
+    converted = image.convert(published, image.V2)
+    _check("minted, as published", published, None)
+    _check("the same, converted", converted, None)
+    changed = [at for at in range(len(published)) if published[at] != converted[at]]
+    print(f"converting changed {len(changed)} bytes, all in the header: offsets {changed[0]} to {changed[-1]}")
+    back = image.convert(converted, image.V1) == published
+    print(f"converting back gives the published file: {'yes' if back else 'no'}")
+    return 0 if back else 1
+
+
+def _check(name: str, data: bytes, asked: str | None) -> int:
     """The rules of the format, then every kernel."""
     from seamref.host import image
 
     version = image.format_of(data)
     table = image.FORMATS[image.V1 if version is None else version][1]
     broken = {row.id for row in image.format_problems(data)}
-    print(f"{args.blob}: {_name(version)}, {len(data)} bytes")
+    print(f"{name}: {_name(version)}, {len(data)} bytes")
     for row in table:
         print(f"  {'BAD' if row.id in broken else 'ok '} {row.id}" + (f": {row.says}" if row.id in broken else ""))
     verdict = not broken and version is not None
@@ -88,6 +108,6 @@ def _check(args: argparse.Namespace, data: bytes) -> int:
         else:
             says = f', prints "{outcome.message}"' if outcome.message else ""
             print(f"  kernel {kernel}: {outcome.errno} by {outcome.clause}{says}")
-    if args.kernel:
-        verdict = isinstance(image.check_image(data, args.kernel), image.ImageTaken)
+    if asked:
+        verdict = isinstance(image.check_image(data, asked), image.ImageTaken)
     return 0 if verdict else 1

@@ -210,6 +210,15 @@ def test_blob_join_in_format_2(files: dict[str, str], capsys: pytest.CaptureFixt
     assert Path(files["out"]).read_bytes()[4:12] == b"TDX-BLOB"
 
 
+def test_blob_demo_shows_why_a_published_file_is_refused_and_what_helps(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = ran(capsys, "blob", "demo")
+    assert code == 0
+    before, after = out.split("the same, converted")
+    assert "kernel merged: -EINVAL by IMAGE2.length" in before
+    assert "kernel merged: taken, 8 module pages" in after
+    assert out.endswith("converting back gives the published file: yes\n")
+
+
 def test_blob_of_what_is_none(files: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("module", "text", "empty"):
         assert "no TDX-BLOB at offset 8" in complaint(capsys, "blob", "convert", files[name], files["out"])
