@@ -7,6 +7,7 @@ tdx-host driver: each is the real thing on one platform; this file only puts the
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -16,12 +17,12 @@ from seamref.arch.outcome import Fault
 from seamref.arch.platform import NO_SEAMRET_INVD_VMCS, VMX_MSRS, Platform, PlatformConfig, Topology
 from seamref.errors import SeamrefError
 from seamref.host import uefi, vmm
-from seamref.host.abi import Errno
+from seamref.host.abi import FIELD_MODULE_HV, Errno
 from seamref.host.fw_upload import probe
 from seamref.host.image import V1, V2, build
 from seamref.host.kernel import Host
-from seamref.host.series import MERGED, Blob, KernelSeries
-from seamref.host.tdx import tdx_enable
+from seamref.host.series import MERGED, Blob, Handoff, KernelSeries
+from seamref.host.tdx import read_sysinfo_field, tdx_enable
 
 
 def config(topology: Topology, *, keeps_vmcs: bool = True, **more: Any) -> PlatformConfig:
@@ -104,18 +105,31 @@ def machine(
     return _machine(cpus, sockets, module, series, keeps_vmcs, preempt_rt, seed).fork()
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=64)
 def _machine(
     cpus: int, sockets: int, module: str | bytes, series: KernelSeries, keeps_vmcs: bool, preempt_rt: bool, seed: int
 ) -> Host:
+    """The versions differ in nothing that initialisation does but in whether it reads the handoff version."""
+    host = _enabled(cpus, sockets, module, keeps_vmcs, seed).fork()
+    host.set(series=series, preempt_rt=preempt_rt)
+    if series.handoff is Handoff.CACHED or series.handoff is Handoff.CACHED_IF_SUPPORTED:
+        ret, hv = read_sysinfo_field(host, 0, FIELD_MODULE_HV)
+        assert ret is Errno.OK and host.state.sysinfo is not None
+        host.set(sysinfo=replace(host.state.sysinfo, module_hv=hv))
+    ret = probe(host)
+    if ret is not Errno.OK:
+        raise SeamrefError(f"tdx-host: {ret}")
+    return host
+
+
+@lru_cache(maxsize=16)
+def _enabled(cpus: int, sockets: int, module: str | bytes, keeps_vmcs: bool, seed: int) -> Host:
     import seamref.tdxmodule.program  # noqa: F401  makes the module's images runnable
 
-    platform = _cold(cpus, sockets, module, keeps_vmcs, seed).fork()
-    host = Host(platform, series, preempt_rt=preempt_rt)
-    for step in (tdx_enable, probe):
-        ret = step(host)
-        if ret is not Errno.OK:
-            raise SeamrefError(f"{step.__name__}: {ret}; {host.state.dmesg[-1]}")
+    host = Host(_cold(cpus, sockets, module, keeps_vmcs, seed).fork())
+    ret = tdx_enable(host)
+    if ret is not Errno.OK:
+        raise SeamrefError(f"tdx_enable: {ret}; {host.state.dmesg[-1]}")
     return host
 
 

@@ -1,0 +1,42 @@
+"""Two processors call P-SEAMLDR at once: what the second one sees, with and without the kernel's lock.
+
+Also what a caller in an interrupt handler meets, and what a sleeping lock does on PREEMPT_RT.  Without options: a line
+for every version of the kernel series and two that nobody posted (no lock; a spinlock_t).
+"""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "why Linux serialises P-SEAMLDR calls although the processor has a mutex, and why with a raw spinlock"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--series", metavar="NAME", help="only this version, step by step")
+    parser.add_argument("--no-lock", action="store_true", help="the merged kernel without its lock, step by step")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table, or one run."""
+    from dataclasses import replace
+
+    from seamref.host.scenarios import interrupt_caller, sleeping_lock, two_callers
+    from seamref.host.series import MERGED, SERIES, Lock, get_series
+
+    if args.series or args.no_lock:
+        chosen = get_series(args.series or "merged")
+        series = replace(chosen, lock=Lock.NONE) if args.no_lock else chosen
+        met = two_callers(series)
+        for cpu, did in met.log:
+            print(f"CPU {cpu}  {did}")
+        print(f"CPU 0: {met.first}, CPU 1: {met.second}")
+        return 0
+    rows = [*((s.name, s) for s in SERIES.values()), ("no lock", replace(MERGED, lock=Lock.NONE)),
+            ("spinlock_t", replace(MERGED, lock=Lock.SPINLOCK))]
+    print(f"{'':11} {'second caller':22} {'caller in an interrupt handler':48} with interrupts off on PREEMPT_RT")
+    for name, series in rows:
+        met = two_callers(series)
+        second = f"{'waits, then ' if met.waited else ''}{met.second}"
+        print(f"{name:11} {second:22} {interrupt_caller(series):48} {sleeping_lock(series)[:40]}")
+    return 0
