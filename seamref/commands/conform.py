@@ -11,7 +11,8 @@ HELP = "replay vector files (.json, .json.gz) on P-SEAMLDR: agreements, first di
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("paths", metavar="PATH", nargs="+", type=Path, help="vector file, format pseamldr-vectors/1")
+    parser.add_argument("paths", metavar="PATH", nargs="+", type=Path,
+                        help="vector file of format pseamldr-vectors/1, or a folder with such files")
     parser.add_argument("--sparse", action="store_true",
                         help="do not hash every byte of the module range; the digest of its non-zero pages "
                             "determines it")
@@ -19,10 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exit code 0: everything agrees; 1: a disagreement; 2: a file that is not of the format, or none with a case."""
-    from seamref.pseamldr.conform import FormatError, Report, lines, load, replay
+    from seamref.pseamldr.conform import FormatError, Report, lines, load, replay, vector_files
 
     report = Report()
-    for path in args.paths:
+    paths = [file for path in args.paths for file in vector_files(path)]
+    for path in paths:
         try:
             replay(load(path), whole=not args.sparse, report=report)
         except FormatError as error:

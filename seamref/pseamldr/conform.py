@@ -727,6 +727,13 @@ class Report:
         return bool(self.cases) and not self.disagreements
 
 
+def vector_files(path: Path) -> list[Path]:
+    """The file itself; of a folder, the .json and .json.gz files in it, by name."""
+    if not path.is_dir():
+        return [path]
+    return sorted(file for file in path.iterdir() if file.name.endswith((".json", ".json.gz")))
+
+
 def load(path: Path) -> dict[str, Any]:
     """A vector file, plain or gzipped; a :class:`FormatError` that says what is wrong if it is none."""
     try:
@@ -785,7 +792,7 @@ def replay(document: dict[str, Any], *, whole: bool = True, report: Report | Non
 def replay_files(paths: Iterable[Path], *, whole: bool = True) -> Report:
     """Replay vector files, one report for all."""
     report = Report()
-    for path in paths:
+    for path in chain.from_iterable(map(vector_files, paths)):
         replay(load(path), whole=whole, report=report)
     return report
 
@@ -803,5 +810,5 @@ def lines(report: Report) -> Iterator[str]:
 
 __all__ = [
     "FORMAT", "Difference", "FormatError", "Recipes", "Replay", "Report", "Walk", "build_image", "build_of",
-    "build_params", "build_sigstruct", "lines", "load", "make_platform", "replay", "replay_files",
+    "build_params", "build_sigstruct", "lines", "load", "make_platform", "replay", "replay_files", "vector_files",
 ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from seamref.arch.lp import GPRS, Lp
 from seamref.arch.msr import SEAMEXTEND_MSR, rdmsr, wrmsr
-from seamref.arch.outcome import Fault
+from seamref.arch.outcome import Done, Fault
 from seamref.arch.seamops import SeamopsLeaf, seamops
 from seamref.arch.software import MemoryFault, Port, Ud2
 from seamref.arch.structures import P_SYS_INFO_TABLE, SEAMEXTEND
@@ -250,8 +250,6 @@ class Call:
 
     def vmwrite(self, encoding: int, value: int) -> None:
         """VMWRITE to the transfer VMCS; a failure is fatal."""
-        from seamref.arch.outcome import Done
-
         outcome = vmwrite(self.platform, self.lp.id, encoding, value)
         if not isinstance(outcome, Done):
             raise Ud2(f"VMWRITE of 0x{encoding:X}: {outcome}")

@@ -29,7 +29,7 @@ from seamref.pseamldr.data import Call
 from seamref.pseamldr.elf import ElfFatal, ElfOutcome, ElfRefused, Relocated, relocate
 from seamref.pseamldr.hpa import is_shared_hpa
 from seamref.pseamldr.info import query_remaining_updates
-from seamref.pseamldr.manifest import INSTALL_MANIFEST, INSTALL_PARAMS, ManifestState, ParamsState
+from seamref.pseamldr.manifest import INSTALL_MANIFEST, INSTALL_PARAMS, ManifestState, ParamsState, sigstruct_layout
 from seamref.pseamldr.memory_constants import (
     INSTALL_MEMORY,
     MemoryConstants,
@@ -208,8 +208,6 @@ class Session:
 
     def _field(self, name: str) -> int:
         """A field of the sigstruct snapshot."""
-        from seamref.pseamldr.manifest import sigstruct_layout
-
         value: int = sigstruct_layout(self.revision).peek(self.sigstruct, name)
         return value
 

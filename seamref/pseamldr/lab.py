@@ -134,7 +134,7 @@ def platform(
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """What a call of P-SEAMLDR returned: status and RDX.  Compares with the status alone by ``.status``."""
+    """What a call of P-SEAMLDR returned: the status in RAX, and RDX (recoverability after INSTALL, else unchanged)."""
 
     status: Status
     rdx: int

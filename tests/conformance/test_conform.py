@@ -124,9 +124,10 @@ def test_command__agreement_disagreement_and_no_vectors(
 ) -> None:
     packed = tmp_path / "v.json.gz"
     packed.write_bytes(gzip.compress(vectors.read_bytes()))
-    assert main(["conform", str(vectors), str(packed)]) == 0
     cases = 2 * len(DOCUMENT["cases"])
-    assert f"{cases} of     {cases} agree" in capsys.readouterr().out
+    for paths in ([vectors, packed], [tmp_path]):
+        assert main(["conform", *map(str, paths)]) == 0
+        assert f"{cases} of     {cases} agree" in capsys.readouterr().out
     broken = copy.deepcopy(DOCUMENT)
     broken["cases"][0]["steps"][0]["expect"]["rax"] = "0x0"
     vectors.write_text(json.dumps(broken))
@@ -154,6 +155,11 @@ def test_command__what_is_no_vector_file_is_said_in_one_line(
     assert main(["conform", str(path)]) == 2
     error = capsys.readouterr().err
     assert says in error and len(error.splitlines()) == 1
+
+
+def test_command__a_folder_without_vectors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["conform", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == "no cases\n"
 
 
 def test_command__no_such_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

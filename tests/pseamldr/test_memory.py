@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pseamldr.scene import BUILD
 
@@ -232,6 +232,84 @@ def test_MAP__revision_1_0_stops_one_page_earlier() -> None:
         else:
             with pytest.raises(Ud2, match="keyholes"):
                 build_page_tables(region, plan, revision)
+
+
+def _page_by_page(region: ModuleRegion, plan: MemoryConstants) -> bool:
+    """The mapper as the documents tell it: one page after the other, one 8-byte entry at a time."""
+    free = plan.pml4_physbase - PAGE
+
+    def table(linear: int, pde: int = 0x27) -> int | None:
+        nonlocal free
+        at = plan.pml4_physbase
+        for shift in (39, 30, 21):
+            where = at + (linear >> shift & 511) * 8
+            entry = int.from_bytes(region.read(where, 8), "little")
+            if entry == 0:
+                if free < plan.data_region_end:
+                    return None
+                entry = free | (pde if shift == 21 else 0x27)
+                region.write(where, entry.to_bytes(8, "little"))
+                free -= PAGE
+            at = entry & 0xFFFFFFFFFF000
+        return at
+
+    def leaf(linear: int, entry: int, pde: int = 0x27) -> int | None:
+        at = table(linear, pde)
+        if at is not None:
+            region.write(at + (linear >> 12 & 511) * 8, entry.to_bytes(8, "little"))
+        return at
+
+    xd = 1 << 63
+    pages = [(plan.code_region_linbase + i, plan.code_region_physbase + i | 0x21)
+             for i in range(0, plan.code_region_size, PAGE)]
+    pages += [(plan.data_region_linbase + i, plan.data_region_physbase + i | 0x63 | xd)
+              for i in range(0, plan.data_region_size, PAGE)]
+    for i in range(0, plan.stack_region_size, PAGE):
+        shadow = (i + PAGE) % plan.lp_stack_size == 0
+        pages.append((plan.stack_region_linbase + i, plan.stack_region_physbase + i | (0x61 if shadow else 0x63) | xd))
+    pages.append((plan.sysinfo_table_linbase, plan.seamrr_base | 0x21 | xd))
+    for linear, entry in pages:
+        if leaf(linear, entry) is None:
+            return False
+    last, edit = 0, plan.keyedit_region_linbase
+    for i in range(0, plan.keyhole_region_size, PAGE):
+        at = leaf(plan.keyhole_region_linbase + i, 0, 0x27 | xd)
+        if at is None:
+            return False
+        if at != last:
+            if leaf(edit, at | 0x67 | xd) is None:
+                return False
+            last, edit = at, edit + PAGE
+    return True
+
+
+@given(
+    shape=st.builds(ModuleShape, st.integers(0, 4), st.integers(0, 3), st.integers(0, 3), st.integers(0, 700),
+                    st.integers(0, 900), st.integers(0, 9), st.integers(0, 1)),
+    lps=st.sampled_from([1, 2, 4]), random=st.integers(0, 0xFFFF), missing=st.integers(0, 20), residue=st.booleans())
+@settings(max_examples=60)
+def test_MAP_order__whole_tables_at_a_time_are_the_same_as_page_by_page(
+    shape: ModuleShape, lps: int, random: int, missing: int, residue: bool
+) -> None:
+    results = []
+    base, end = 0x7E000000, 0x7E000000 + 12 * MIB
+    plan = compute_memory_constants(shape, lps, aslr_bits(random), base, end)
+    room = plan.paging_structure_size + (8 - missing) * PAGE
+    plan = replace(plan, data_region_physbase=plan.pml4_physbase - room - plan.data_region_size)
+    for whole in (True, False):
+        platform, _ = _region()
+        region = ModuleRegion(Port(platform, platform.lp(0), Agent.P_SEAMLDR), base, end)
+        if residue:  # a page that is going to be a page table keeps what lay there: entries that nothing overwrites
+            region.write(plan.first_table - 2 * PAGE + 4088, b"\x5a" * 8)
+        if whole:
+            try:
+                fitted = build_page_tables(region, plan, "1.5")[0]
+            except Ud2:
+                fitted = False
+        else:
+            fitted = _page_by_page(region, plan)
+        results.append((fitted, list(platform.store_.pages(base, end))))
+    assert results[0] == results[1]
 
 
 def test_INSTALL_module_region__ends_at_P_SEAMLDR_RANGE() -> None:
