@@ -188,12 +188,16 @@ DECLARED: tuple[Msr, ...] = (
     Msr(0x983, "IA32_TME_EXCLUDE_MASK", K, ANY, ANY, "range not encrypted", "TME section 4"),
     Msr(0x984, "IA32_TME_EXCLUDE_BASE", K, ANY, ANY, "range not encrypted", "TME section 4"),
     Msr(0x1400, "IA32_SEAMRR_PHYS_BASE", C, ANY, ANY, "base of SEAM memory", "X2 SEAMRR", (
-        Bit("configured", 3, 3), Bit("base", 51, 25)), 0, _base_reserved),
+        Bit("configured", 3, 3, "BIOS configured the range"),
+        Bit("base", 51, 25, "32 MiB aligned")), 0, _base_reserved),
     Msr(0x1401, "IA32_SEAMRR_PHYS_MASK", C, ANY, ANY, "mask of SEAM memory", "X2 SEAMRR", (
-        Bit("lock", 10, 10), Bit("valid", 11, 11), Bit("mask", 51, 25)), 0, _mask_reserved),
+        Bit("lock", 10, 10, "neither register can be written any more"),
+        Bit("valid", 11, 11, "the range exists; SEAMCALL looks at this bit"),
+        Bit("mask", 51, 25, "its lowest 1 is the size")), 0, _mask_reserved),
     Msr(0x1402, "IA32_SEAMEXTEND", Z, NEVER, LOADER,
         "command: physical address of a SEAMEXTEND buffer; bit 0 = 1 copies the register out, 0 copies it in",
-        "PSL helpers.c", (Bit("copy_out", 0, 0), Bit("buffer", 51, 8)), 0, 0xFE),
+        "PSL helpers.c", (Bit("copy_out", 0, 0, "1: register to memory, 0: memory to register"),
+                          Bit("buffer", 51, 8, "physical address of 136 bytes")), 0, 0xFE),
     Msr(0xC0000080, "IA32_EFER", C, ANY, ANY, "extended features", "SDM vol. 4", (
         Bit("sce", 0, 0), Bit("lme", 8, 8), Bit("lma", 10, 10), Bit("nxe", 11, 11)), lambda p, lp: lp.efer,
         ~0xD01 & (1 << 64) - 1),

@@ -68,14 +68,17 @@ def _text_of(value: Any) -> str:
 
 
 def table(
-    rows: Iterable[Any], columns: Sequence[str] | None = None, caption: str = "", ids: Sequence[str] = ()
+    rows: Iterable[Any], columns: Sequence[str] | str | None = None, caption: str = "", ids: Sequence[str] = ()
 ) -> Table:
     """A table of mappings, dataclasses or tuples.
 
-    ``columns`` names the columns (and picks them, where rows have names); tuples need it.  In a cell, backticks set
+    ``columns`` names the columns, as a list or as "one | two" (and picks them, where rows have names); tuples need it.
+    In a cell, backticks set
     code, :class:`Hex` shows a number in hex, :class:`Id` links a clause.  ``ids`` gives each row an anchor.
     """
     taken = list(rows)
+    if isinstance(columns, str):
+        columns = [name.strip() for name in columns.split("|")]
     if columns is None:
         columns = list(as_mapping(taken[0])) if taken else []
     made = [
@@ -212,15 +215,18 @@ def msr_bits(which: int | str | Msr, value: int | None = None, platform: Platfor
     """The bit ranges of one MSR; with ``value`` also what they hold."""
     (msr,) = _msrs((which,))
     rows: list[tuple[Any, ...]] = []
+    explained = any(bit.meaning for bit in msr.bits)
     for bit in sorted(msr.bits, key=lambda b: -b.high):
         span = f"{bit.high}:{bit.low}" if bit.high != bit.low else f"{bit.low}"
-        rows.append((span, f"`{bit.name}`", *([Hex(bit.get(value))] if value is not None else []), bit.meaning))
+        holds = [Hex(bit.get(value))] if value is not None else []
+        rows.append((span, f"`{bit.name}`", *holds, *([bit.meaning] if explained else [])))
     asked = platform or Platform(PlatformConfig())
     mask = msr.reserved if isinstance(msr.reserved, int) else msr.reserved(asked)
     shown = f" = `0x{value:X}`" if value is not None else ""
     fixed = f"; reserved bits `0x{mask:016X}`" if mask else ""
     caption = f"`{msr.name}` (`0x{msr.address:X}`){shown}{fixed}"
-    return Table(("bits", "name", *(["holds"] if value is not None else []), "meaning"), rows, caption)
+    columns = ("bits", "name", *(["holds"] if value is not None else []), *(["meaning"] if explained else []))
+    return Table(columns, rows, caption)
 
 
 def _msrs(which: Sequence[int | str | Msr]) -> list[Msr]:
