@@ -179,12 +179,12 @@ def td_facts(platform: Platform, tdr_pa: int) -> dict[str, Any]:
 def visible_to_host(platform: Platform, secret: bytes, agents: tuple[Agent, ...] = (Agent.HOST,
                     Agent.DMA)) -> list[int]:
     """Physical addresses at which somebody outside SEAM reads ``secret``, with any KeyID it may use."""
-    found: list[int] = []
+    found: set[int] = set()
     shared = 1 << platform.keyid_bits - platform.tdx_keyid_bits
     for at, _ in platform.store_.pages():
         for agent in agents:
             for keyid in (0, 1, shared - 1):
                 data = platform.load(agent, platform.with_keyid(at, keyid), PAGE)
                 if isinstance(data, bytes) and secret in data:
-                    found.append(at)
-    return found
+                    found.add(at)
+    return sorted(found)

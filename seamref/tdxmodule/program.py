@@ -215,7 +215,7 @@ def find_data(lp: Lp, linear: Linear, local: View) -> None:
     build = TDX_MODULE_BUILD.decode(linear.read(lp.rip + STUB.size, TDX_MODULE_BUILD.size))
     first = table.num("data_rgn_base") + handoff_bytes(table, build)
     size = (table.num("num_tls_pages") + 1) * PAGE
-    local.set("lp_id", (lp.gs_base - first) // size)
+    local.set("lp_id", (lp.gs_base - first) // size & 0xFFFFFFFF)
     local.set("global", first + region_lps(table) * size)
     local.set("sysinfo", lp.fs_base)
     if local.num("global") + GLOBAL_DATA.size > table.num("data_rgn_base") + table.num("data_rgn_size") - PAGE:

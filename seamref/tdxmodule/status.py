@@ -329,10 +329,11 @@ def details_of(status: Status) -> Details:
         return Details.MSR
     if status in _NUMBER:
         return Details.NUMBER
+    notes = (Status.TDX_SYS_BUSY, Status.TDX_RND_NO_ENTROPY, Status.TDX_TDMR_ALREADY_INITIALIZED)
+    if status in notes or status is Status.TDX_CMR_LIST_INVALID:
+        return Details.NONE
     if status is Status.TDX_SMRR_OVERLAPS_CMR or kind in _BYTES_CLASSES:
         return Details.BYTES
-    if status is Status.TDX_SYS_BUSY or status is Status.TDX_RND_NO_ENTROPY:
-        return Details.NONE
     if kind in _OPERAND_CLASSES:
         return Details.OPERAND
     if kind == 0:
