@@ -2,11 +2,14 @@
 
 A world is cut into one part per CPU and a rest.  A CPU's part is everything that belongs to it: registers and active
 VMCSs, its pages (transfer VMCS, stack, local data, VMXON region, the VMM's VMCS), the kernel's record, its bits in
-bitmaps indexed by x2APIC id, the locks it holds, its place among those who returned.  Addresses inside a CPU's own
+bitmaps indexed by x2APIC id, the locks it holds, what it returned.  Addresses inside a CPU's own
 pages and linear ranges are written as *which range, which offset*, so that two CPUs in the same situation have equal
 parts.  The plain fingerprint lists the parts in the order of the CPUs; the canonical one sorts them within each group
 of interchangeable CPUs.  How many worlds one canonical fingerprint stands for follows from how many parts are equal:
 their sum over an exploration with symmetry must be the number of states without it, and a test compares.
+
+What nobody will read is left out: the kernel's log, how many steps an actor took (but for one that a fault waits
+for), the order in which workers returned 0, and the words that P-SEAMLDR's next entry overwrites.
 
 Not recognising an address costs reduction, never soundness: the parts then merely differ.
 """
@@ -137,7 +140,7 @@ class Canon:
         self._cpu[id(record)] = record, digest
         return digest
 
-    def _page_part(self, world: World, cpu: int, page: int) -> bytes:
+    def _page_part(self, world: World, cpu: int, which: int, page: int) -> bytes:
         store = world.host.platform.store_
         raw = store.page_digest(page)
         if not raw:
@@ -146,6 +149,10 @@ class Canon:
         if known is None:
             data = bytearray(store.read(page * _PAGE, _PAGE))
             words = self._words(cpu, data, range(0, _PAGE, 8)) + self._words(cpu, data, _WORDS)
+            for of, at in self.setting.ids:
+                if of == which and int.from_bytes(data[at : at + 4], "little") == self.apicids[cpu]:
+                    words.append((at, "own id"))
+                    data[at : at + 4] = bytes(4)
             # The line KeyIDs are in the raw digest only; these pages are never written with another KeyID.
             known = _digest(bytes(data) + repr(words).encode())
             if len(self._page) > _LIMIT:
@@ -155,10 +162,9 @@ class Canon:
 
     # --- pages that mention processors
 
-    def _bits(self, world: World) -> tuple[bytes, list[list[int]]]:
-        """Pages that hold bitmaps, without the processors' bits; and each CPU's bits."""
+    def _bits(self, world: World, mine: list[list[Any]], dead: bool) -> bytes:
+        """Pages that hold bitmaps, without the processors' bits; each CPU's bits go to its part."""
         store = world.host.platform.store_
-        mine: list[list[int]] = [[] for _ in self.apicids]
         parts = []
         for page in sorted(self.bitmap_pages):
             data = bytearray(store.read(page * _PAGE, _PAGE))
@@ -171,14 +177,20 @@ class Canon:
                         byte = offset + id // 8
                         mine[cpu].append(data[byte] >> id % 8 & 1)
                         data[byte] &= ~(1 << id % 8) & 0xFF
-            words = self._pointers(page, data, mine)
+            words = self._pointers(page, data, mine, dead)
             parts.append(bytes(data) + repr(words).encode())
-        return _digest(b"".join(parts)), mine
+        return _digest(b"".join(parts))
 
-    def _pointers(self, page: int, data: bytearray, mine: list[list[Any]]) -> list[int]:
-        """Words that may hold the address of some CPU's own range: moved to that CPU's part."""
+    def _pointers(self, page: int, data: bytearray, mine: list[list[Any]], dead: bool) -> list[int]:
+        """Words that P-SEAMLDR's next entry overwrites before anybody reads them: nothing while nobody is inside.
+
+        While somebody is, those that hold the address of some CPU's own range are moved to that CPU's part.
+        """
         moved = []
         for offset in self.pointer_pages.get(page, ()):
+            if dead:
+                data[offset : offset + 8] = bytes(8)
+                continue
             found = self.owner(int.from_bytes(data[offset : offset + 8], "little"))
             if found is not None:
                 mine[found[0]].append((page, offset, found[1]))
@@ -186,22 +198,23 @@ class Canon:
                 data[offset : offset + 8] = bytes(8)
         return moved
 
-    def _mentions(self, world: World, mine: list[list[Any]]) -> bytes:
+    def _mentions(self, world: World, mine: list[list[Any]], dead: bool) -> bytes:
         """Other pages with pointers."""
         store = world.host.platform.store_
         parts = []
         for page in sorted(set(self.pointer_pages) - self.bitmap_pages):
             raw = store.page_digest(page)
-            known = self._shared.get(raw + page.to_bytes(8, "little"))
+            key = raw + page.to_bytes(8, "little") + bytes((dead,))
+            known = self._shared.get(key)
             if known is None:
                 data = bytearray(store.read(page * _PAGE, _PAGE))
                 found: list[list[Any]] = [[] for _ in self.apicids]
-                words = self._pointers(page, data, found)
+                words = self._pointers(page, data, found, dead)
                 who = tuple((cpu, repr(word)) for cpu, words_ in enumerate(found) for word in words_)
                 known = _digest(bytes(data) + repr(words).encode()), who
                 if len(self._shared) > _LIMIT:
                     self._shared.clear()
-                self._shared[raw + page.to_bytes(8, "little")] = known
+                self._shared[key] = known
             parts.append(known[0])
             for cpu, word in known[1]:
                 mine[cpu].append(word)
@@ -213,31 +226,33 @@ class Canon:
         """The rest, and one part per CPU."""
         host, rest = world.host, world.rest
         platform, state = host.platform, host.state
-        bitmaps, mine_ = self._bits(world)
-        mine: list[list[Any]] = mine_  # type: ignore[assignment]
-        mentions = self._mentions(world, mine)
+        mine: list[list[Any]] = [[] for _ in self.apicids]
+        mutex = platform.P_SEAMLDR_MUTEX
+        bitmaps = self._bits(world, mine, mutex is None)
+        mentions = self._mentions(world, mine, mutex is None)
         update = state.update
         if update is not None:
-            for place, (cpu, ret) in enumerate(update.rets):
-                mine[cpu].append(("returned", place, int(ret)))
-            update = replace(update, rets=(), cpus=len(update.cpus), params=update.params)
+            wrong = 0
+            for cpu, ret in update.rets:  # who returned 0 when is read by nobody; errors keep their order
+                mine[cpu].append(("returned", int(ret), wrong if ret else 0))
+                wrong += bool(ret)
+            update = replace(update, rets=(), cpus=len(update.cpus))
         for name, holder in (("seamldr_lock", state.seamldr_lock), ("sysinit_lock", state.sysinit_lock)):
             if holder is not None:
                 mine[holder].append(name)
-        mutex = platform.P_SEAMLDR_MUTEX
         if mutex is not None:
             mine[self.number[mutex]].append("mutex")
         fault = rest.fault
         if fault is not None and fault.actor < len(mine):
-            mine[fault.actor].append(("fault", fault.kind, fault.at))
+            mine[fault.actor].append((fault.kind, fault.at - rest.counts[fault.actor]))
             fault = None
         parts = []
         for cpu, id in enumerate(self.apicids):
             lp = platform.peek_lp(id)
-            own = (rest.scripts[cpu], rest.running[cpu], rest.counts[cpu], rest.results[cpu], mine[cpu])
+            own = (rest.scripts[cpu], rest.running[cpu], rest.results[cpu], mine[cpu])
             parts.append(_digest(b"".join((
                 self._lp_part(cpu, lp), self._record_part(cpu, state.cpus[cpu]), repr(own).encode(),
-                *(self._page_part(world, cpu, page) or b"-" for _, page in self.pages[cpu]),
+                *(self._page_part(world, cpu, which, page) or b"-" for which, page in self.pages[cpu]),
             ))))
         shared = (
             platform.SEAMEXTEND, platform.p_seamldr_range, platform.seamdb, platform.bios_se_svn, platform.svn_locked,
@@ -247,7 +262,7 @@ class Canon:
             sorted(platform.msrs.items()), sorted(platform.package_msrs.items()),
             state.module, state.sysinfo, sorted(state.features), sorted(state.bugs), state.hotplug_readers, update,
             state.upload, state.device, state.tds, state.heap, sorted(state.printed_once), fault,
-            rest.extras, rest.counts[len(parts) :], rest.ghost,
+            rest.extras, rest.ghost,
         )
         memory = platform.store_.digest_without(self.left_out)
         return _digest(memory + bitmaps + mentions + repr(shared).encode()), parts

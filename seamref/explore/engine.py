@@ -1,9 +1,10 @@
 """The explorer: every interleaving of every actor's steps, level by level, to the shortest way to break something.
 
-A state is a :class:`~seamref.explore.world.World`; a transition is one step of one actor on a fork of it.  All states
-of a level have taken the same number of steps, and worlds count steps, so a state can only ever be met again within
-its level: two levels in memory are all of the search.  What is kept of the levels before is, for each state, which
-state and which actor it came from; a counterexample is replayed from there.
+A state is a :class:`~seamref.explore.world.World` and the number of steps taken to it; a transition is one step of one
+actor on a fork of it.  So a state can only be met again within its level, two levels in memory are all of the search,
+and the graph has no cycles: software that went round in circles would show as a run without end (``MAX_DEPTH``).  What
+is kept of the levels before is, for each state, which state and which actor it came from; a counterexample is
+replayed from there.
 
 Three reductions, each of which can be switched off: *symmetry* (worlds that differ in which interchangeable CPU is in
 which situation are one state), *partial order* (a step that cannot matter to anybody before it is taken is taken
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from seamref.explore.scenarios import Scenario
 
 MAX_STATES = 2_000_000
+MAX_DEPTH = 20_000
+"""Steps in one run: more is taken for a livelock."""
 MAX_MEMORY = 2_000
 """MiB of resident memory at which an exploration stops."""
 
@@ -125,7 +128,7 @@ class Search:
     assume: Assume = field(default_factory=Assume)
     max_states: int = MAX_STATES
     max_memory: int = MAX_MEMORY
-    max_depth: int | None = None
+    max_depth: int = MAX_DEPTH
     stop_first: bool = True
     progress: Progress | None = None
     quiet_seconds: float = 3.0
@@ -164,8 +167,8 @@ class Search:
         frontier = self._first_level()
         try:
             while frontier and not self.why:
-                if self.max_depth is not None and len(self.widths) > self.max_depth:
-                    self.why = f"depth {self.max_depth} reached"
+                if len(self.widths) > self.max_depth:
+                    self.why = f"runs of more than {self.max_depth:,} steps"
                     return
                 frontier = self._next_level(frontier)
                 if self.stop_first and self.broken:

@@ -147,9 +147,9 @@ def _pc_step(world: World, cpu: int, task: Task, assume: Assume) -> Accesses:
         case "update.ack":
             return _ack(_control(world), task, assume)
         case "update.check":
-            return touch(reads="update.failed update.state")
+            return touch(reads="update.failed")
         case "update.leave":
-            return touch(writes="update.results")
+            return _leave(task)
         case "seamldr.lock" | "seamldr.enter":
             return touch(writes="seamldr_lock") if _wants_lock(world, task) else NOTHING
         case "seamldr.unlock":
@@ -177,6 +177,12 @@ def _ack(shared: Control, task: Task, assume: Assume) -> Accesses:
     if shared.acks + 1 >= len(shared.cpus):
         found |= touch(reads="update.failed", writes="update.state")
     return found
+
+
+def _leave(task: Task) -> Accesses:
+    """Only errors are read in the order in which they were recorded."""
+    fine = task.ret is Errno.OK and task.worst is Errno.OK
+    return touch(adds="update.results") if fine else touch(writes="update.results")
 
 
 def _wants_lock(world: World, task: Task) -> bool:
@@ -247,10 +253,10 @@ def _worker_ahead(
 ) -> tuple[Accesses, bool]:
     """A worker of stop_machine: the phases it can get to before ``frozen`` acknowledges one that it has not."""
     if task.pc == "update.leave":
-        return touch(writes="update.results"), False
+        return _leave(task), False
     acked = task.pc in ("update.check", "update.observe")
     limit = _held_by(world, shared, frozen)
-    found = _OBSERVE
+    found = _OBSERVE if task.cur < limit else touch(reads="update.failed")
     may_fail = not assume.nobody_fails
     current = UpdateState(task.cur)
     if not acked:
@@ -264,7 +270,8 @@ def _worker_ahead(
             found |= _phase(world, shared, cpu, state, frozen, assume) | _acks(state, limit, may_fail)
     leaves = may_fail or shared.failures > 0 or limit >= UpdateState.DONE
     if leaves:
-        found |= touch(writes="update.results")
+        wrong = may_fail or shared.failures or task.ret is not Errno.OK or task.worst is not Errno.OK
+        found |= touch(writes="update.results") if wrong else touch(adds="update.results")
     return found, not leaves
 
 

@@ -333,6 +333,28 @@ def _update_succeeds(world: World) -> str | None:
 
 _property("update-succeeds", "the update returns 0", "what the administrator wanted", final=_update_succeeds)
 
+
+
+def _module_ready(world: World) -> str | None:
+    return None if world.host.platform.SEAM_READY else "nobody can call the TDX module: SEAM_READY is 0"
+
+
+_property("module-ready", "in the end the TDX module can be called", "what the installation is for",
+          final=_module_ready)
+
+
+def _loader_reloaded(world: World) -> str | None:
+    platform = world.host.platform
+    if not platform.P_SEAMLDR_READY:
+        return "nobody can call P-SEAMLDR: P_SEAMLDR_READY is 0"
+    if platform.SEAM_READY or read_session(platform)[0]:
+        return "P-SEAMLDR was not launched anew: it still has a module or a session"
+    return None
+
+
+_property("loader-reloaded", "in the end a fresh P-SEAMLDR can be called", "NPS: a launch leaves P_SEAMLDR_READY = 1",
+          final=_loader_reloaded)
+
 STANDARD = (
     "one-in-p-seamldr", "nobody-collides", "session-ends", "entered-only-when-ready", "nobody-left-behind",
     "svn-never-falls", "seam-memory-closed", "vmcs-kept", "no-deadlock", "success-means-alive",

@@ -26,6 +26,7 @@ from seamref.host.install import prepare
 from seamref.host.kernel import Host, kvm_load
 from seamref.host.series import MERGED, SERIES, KernelSeries, Lock, Vmcs
 from seamref.pseamldr.data import P_SEAMLDR_DATA
+from seamref.tdxmodule.structures import LOCAL_DATA
 
 PAGE = 4096
 OLD, NEW, BACK = "1.5.05", "1.5.06", "1.5.01"
@@ -120,7 +121,8 @@ def setting_of(host: Host, extras: tuple[Extra, ...] = (), special: Sequence[int
     if held is not None:
         pointers += [held.base + PAGE + f.offset for f in FIELDS if f.size == 8]
     same = tuple(cpu for cpu in range(len(host.state.cpus)) if cpu not in special)
-    return Setting(extras, (same,) if len(same) > 1 else (), own, tuple(moves), bitmaps, tuple(pointers), data)
+    return Setting(extras, (same,) if len(same) > 1 else (), own, tuple(moves), bitmaps, tuple(pointers),
+                   ((1, LOCAL_DATA.offset_of("lp_id")),) if lps else (), data)
 
 
 def _span(start: int, size: int) -> tuple[int, int, int]:

@@ -100,6 +100,7 @@ class Setting:
     ``moves``     linear ranges that belong to one CPU each: (base, size, CPU number, name)
     ``bitmaps``   physical address and bytes of bitmaps by x2APIC id
     ``pointers``  physical addresses of 64-bit words that may hold an address of some CPU's own range
+    ``ids``       32-bit words in own pages that hold the CPU's own x2APIC id: (which page, offset)
     ``data``      what jobs and properties of the scenario want to know
     """
 
@@ -109,6 +110,7 @@ class Setting:
     moves: tuple[tuple[int, int, int, str], ...] = ()
     bitmaps: tuple[tuple[int, int], ...] = ()
     pointers: tuple[int, ...] = ()
+    ids: tuple[tuple[int, int], ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -118,7 +120,7 @@ class Rest:
 
     ``scripts``   names of the jobs each CPU still has to start
     ``extras``    states of the other actors
-    ``counts``    steps each actor took: they make every run finite and the state graph free of cycles
+    ``counts``    steps each actor took: where a fault strikes
     ``fault``     the fault that is armed
     ``running``   the job each CPU is at
     ``results``   what each CPU's jobs returned
