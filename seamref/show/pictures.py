@@ -428,7 +428,7 @@ def state_machine(
         now = state.id == current
         board.rect(x - box[0] / 2, y - box[1] / 2, box[0], box[1], fill=state.tone, opacity=0.4 if now else 0.14,
                    stroke=state.tone, r=8, line=2.4 if now else 1.4)
-        lines = wrap(state.text or state.id, box[0] - 14)
+        lines = wrap(state.text or state.id, (box[0] - 14) / 1.18)  # bold letters are wider
         small = wrap(state.detail, box[0] - 12, SMALL) if state.detail else []
         tall = 16.5 * len(lines) + 14.5 * len(small)
         below = board.lines(x, y - tall / 2 + 13, lines, anchor="middle", bold=True, leading=16.5 / SIZE)

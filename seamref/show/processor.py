@@ -43,6 +43,28 @@ EDGES = (
 )
 
 
+STAGES = (
+    ("BIOS, MCHECK", "reserve and check SEAMRR"),
+    ("NP-SEAMLDR", "an ACM, run once by GETSEC[ENTERACCS]"),
+    ("P-SEAMLDR", "stays; installs and updates the module"),
+    ("TDX module", "stays; runs trust domains"),
+    ("TDs", "guests that the host cannot read"),
+)
+"""The chain, in order, and what each link is for."""
+
+
+def chain() -> Html:
+    """The chain as a row of boxes that wraps where the page is narrow."""
+    boxes = "".join(
+        '<li style="flex:1 1 9rem;border:1px solid currentColor;border-radius:.5rem;padding:.6rem .75rem">'
+        f'<strong>{number}. {name}</strong><br><span style="opacity:.8">{role}</span></li>'
+        for number, (name, role) in enumerate(STAGES, start=1)
+    )
+    style = "list-style:none;margin:0;padding:0;display:flex;flex-wrap:wrap;gap:.5rem"
+    said = "\n".join(f"{number}. {name}: {role}" for number, (name, role) in enumerate(STAGES, start=1))
+    return Html(f'<ol style="{style}">{boxes}</ol>', said)
+
+
 def modes_picture(current: str = "") -> Html:
     """The five modes and every edge between them; ``current`` is drawn filled."""
     return state_machine(MODES, EDGES, title="The five modes and the edges between them", cell=(245, 150),
@@ -53,13 +75,13 @@ def access_matrix(
     platform: Platform, places: Mapping[str, int], agents: Iterable[Agent] = AGENT_NAMES, size: int = 8,
     caption: str = "",
 ) -> Table:
-    """Who gets through to which physical address: every cell is an access judged by the platform."""
+    """Who gets through to which physical address: yes, or the clause that refuses.  The platform judges each cell."""
     rows: list[tuple[Any, ...]] = []
     for agent in agents:
-        answers = []
+        answers: list[str] = []
         for address in places.values():
             verdict, clause = platform.judge(agent, address, size, False)
-            answers.append("yes" if verdict is Verdict.ALLOWED else f"no: `{clause}`")
+            answers.append("yes" if verdict is Verdict.ALLOWED else Id(clause))
         rows.append((AGENT_NAMES[agent], *answers))
     return Table(("who", *places), rows, caption)
 
@@ -192,6 +214,6 @@ def _members(cube: tuple[int, int], bits: int) -> set[int]:
 
 
 __all__ = [
-    "AGENT_NAMES", "EDGES", "MODES", "MODE_TONES", "WHERE", "Id", "access_matrix", "compressed", "fact_words",
+    "AGENT_NAMES", "EDGES", "MODES", "MODE_TONES", "WHERE", "Id", "access_matrix", "chain", "compressed", "fact_words",
     "is_reachable", "modes_picture", "platform_map", "seamcall_at", "seamcall_explorer", "stack",
 ]

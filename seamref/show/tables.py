@@ -73,8 +73,8 @@ def table(
     """A table of mappings, dataclasses or tuples.
 
     ``columns`` names the columns, as a list or as "one | two" (and picks them, where rows have names); tuples need it.
-    In a cell, backticks set
-    code, :class:`Hex` shows a number in hex, :class:`Id` links a clause.  ``ids`` gives each row an anchor.
+    In a cell, backticks set code, :class:`Hex` shows a number in hex, :class:`Id` links a clause.  ``ids`` gives each
+    row an anchor.
     """
     taken = list(rows)
     if isinstance(columns, str):
