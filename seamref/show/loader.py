@@ -14,7 +14,7 @@ from seamref.pseamldr.manifest import INSTALL_MANIFEST, ManifestState
 from seamref.pseamldr.memory_constants import MemoryConstants
 from seamref.pseamldr.sigstruct import SEAM_SIGSTRUCT
 from seamref.show.explorers import Explorer
-from seamref.show.html import Hex, Html, Id, stack
+from seamref.show.html import Hex, Html, Id, clause_ref, marked_up, stack
 from seamref.show.loader_abi import leaf_calls
 from seamref.show.loader_lab import Attempt, Called, Session, identity_text, rdx_text, seamextend
 from seamref.show.loader_memory import (
@@ -33,7 +33,7 @@ from seamref.show.loader_refusals import Refusal, cases, refusals
 from seamref.show.loader_updates import Moment
 from seamref.show.pictures import Act, Note, Region, Span, Step, decision_path, memory_map, sequence, size_text
 from seamref.show.svg import Board, text_width
-from seamref.show.tables import Table, sourced
+from seamref.show.tables import Table
 from seamref.tdxmodule.build import BUILDS
 
 # --- the ABI
@@ -93,10 +93,9 @@ def session_picture(calls: Session | Iterable[Called], title: str = "", notes: M
         if called.before != called.after:
             steps.append(Span("SEAMEXTEND", _register_tone(called.after)))
             steps.append(Act("SEAMEXTEND", _short(called.after), f"after LP {called.lp}'s call"))
-    lanes = [*sorted({called.lp for called in made}), "SEAMEXTEND"]
-    width = 230.0 * len(lanes)
+    lanes = ["SEAMEXTEND", *sorted({called.lp for called in made})]
     said = title or f"{made[0].leaf} on {len(lanes) - 1} processors"
-    return sequence(steps, lanes=lanes, title=said, width=min(max(width, 460.0), 900.0))
+    return sequence(steps, lanes=lanes, title=said, width=min(230.0 * len(lanes), 740.0))
 
 
 def _register_tone(register: bytes) -> str:
@@ -164,9 +163,10 @@ def card(sigstruct: bytes) -> Table:
         if row.name == "cpuid_table":
             value = ", ".join(f"0x{entry:X}" for entry in value[: held.cpuid_table_size])
         ok = "" if not row.must_be else "no" if any(w.split(".")[0] == row.name for w in wrong) else "yes"
-        must = row.must_be and ("zero" if row.must_be == "0" else row.must_be)
-        rows.append((f"`0x{row.offset:X}`", row.size, f"`{row.name}`", _cell(value), must, ok, row.meaning))
-    return Table(("offset", "bytes", "field", "holds", "must be", "is", "meaning"), rows)
+        must = row.must_be and ("zero" if row.must_be == "0" else row.must_be) + f": {ok}"
+        shown = f"`{value[:8].hex()}...`" if isinstance(value, bytes) and any(value) else _cell(value)
+        rows.append((f"`0x{row.offset:X}`", row.size, f"`{row.name}`", shown, must, row.meaning))
+    return Table(("offset", "bytes", "field", "holds", "must be", "meaning"), rows)
 
 
 def signed_picture(sigstruct: bytes) -> Html:
@@ -395,10 +395,15 @@ def refusal_table(found: Sequence[Refusal] | None = None, caption: str = "") -> 
     for refusal in refusals() if found is None else found:
         shown = refusal.rows
         rows.append((
-            Id(refusal.row.id), shown["says"], shown["attempt"], f"`{shown['RAX']}`", shown["RDX"], shown["old module"],
-            sourced(refusal.row.source, refusal.row.mark),
+            _with_id(refusal.row.id, shown["says"]), shown["attempt"], f"`{shown['RAX']}`, RDX {shown['RDX']}",
+            shown["old module"],
         ))
-    return Table(("clause", "stops when", "attempt", "RAX", "RDX", "old module", "source"), rows, caption)
+    return Table(("clause: it stops when", "attempt", "answer", "old module"), rows, caption)
+
+
+def _with_id(row: str, says: str) -> Html:
+    """A clause id with its condition below it."""
+    return Html(f"{clause_ref(row)}<br>{marked_up(says)}", f"{row}: {says}")
 
 
 def aftermath_table(found: Sequence[Refusal]) -> Table:
