@@ -180,3 +180,39 @@ def export(names: list[str] | None = None) -> dict[str, Any]:
             name: [[outcomes.index(entry.outcome), entry.clause] for entry in table] for name, table in tables.items()
         },
     }
+
+
+def _c_name(text: str) -> str:
+    """A C identifier: what is no letter or digit becomes one underscore."""
+    words = "".join(c if c.isalnum() else " " for c in text).split()
+    return "_".join(words).upper()
+
+
+def c_header(revision: Revision) -> str:
+    """The table of one revision as a C header: bit masks of the inputs, an outcome per state, the clause per state."""
+    table = seamcall_table(revision)
+    outcomes = sorted({entry.outcome for entry in table})
+    clauses = sorted({entry.clause for entry in table})
+    lines = [
+        f"/* {FORMAT}, revision {revision.name}: what SEAMCALL does in each state. */",
+        "#ifndef SEAMREF_SEAMCALL_H",
+        "#define SEAMREF_SEAMCALL_H",
+        "",
+        *(f"#define SEAMCALL_IN_{_c_name(given.name)} {1 << given.bit:#05x} /* {given.meaning} */" for given in INPUTS),
+        f"#define SEAMCALL_STATES {STATES}",
+        "",
+        "enum seamcall_outcome {",
+        *(f"\tSEAMCALL_{_c_name(name)}, /* {name} */" for name in outcomes),
+        "};",
+        "",
+        "static const char *const seamcall_clauses[] = {",
+        *(f'\t"{name}",' for name in clauses),
+        "};",
+        "",
+        "/* [state][0]: enum seamcall_outcome; [state][1]: index into seamcall_clauses */",
+        "static const unsigned char seamcall_table[SEAMCALL_STATES][2] = {",
+    ]
+    for first in range(0, STATES, 16):
+        row = (f"{{{outcomes.index(e.outcome)},{clauses.index(e.clause)}}}" for e in table[first : first + 16])
+        lines.append("\t" + ",".join(row) + ",")
+    return "\n".join([*lines, "};", "", "#endif", ""])

@@ -12,14 +12,15 @@ HELP = "what SEAMCALL does in each of 4096 states, per revision"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--revision", action="append", metavar="NAME", help="only this revision (may be repeated)")
-    parser.add_argument("--json", action="store_true", help="the whole table as JSON (format in seamref.arch.exhaustive)")
+    parser.add_argument("--json", action="store_true", help="the whole table (format: seamref.arch.exhaustive)")
+    parser.add_argument("--c", action="store_true", help="the table of one revision as a C header")
     parser.add_argument("--reachable", action="store_true", help="only states that a processor can be in")
     parser.add_argument("--diff", nargs=2, metavar="REVISION", help="only states in which two revisions differ")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the table."""
-    from seamref.arch.exhaustive import STATES, differences, export, facts_of, is_reachable, seamcall_table
+    from seamref.arch.exhaustive import STATES, c_header, differences, export, facts_of, is_reachable, seamcall_table
     from seamref.arch.revision import get_revision
 
     names = args.revision or ["silicon", "SDM", "343754-002", "343754-001"]
@@ -27,6 +28,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         json.dump(export(names), sys.stdout, indent=None, separators=(",", ":"))
         print()
+        return 0
+    if args.c:
+        print(c_header(revisions[0]), end="")
         return 0
 
     def say(state: int) -> str:
@@ -41,5 +45,6 @@ def run(args: argparse.Namespace) -> int:
     tables = {revision.name: seamcall_table(revision) for revision in revisions}
     for state in range(STATES):
         if is_reachable(state) or not args.reachable:
-            print(f"{say(state)}: " + ", ".join(f"{n} {t[state].outcome} ({t[state].clause})" for n, t in tables.items()))
+            answers = (f"{name} {table[state].outcome} ({table[state].clause})" for name, table in tables.items())
+            print(f"{say(state)}: " + ", ".join(answers))
     return 0
