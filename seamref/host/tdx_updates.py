@@ -20,7 +20,7 @@ from seamref.host.vmm import Answered, Td, Updated
 from seamref.pseamldr.api import Status as LoaderStatus
 from seamref.tdxmodule.look import Look
 from seamref.tdxmodule.metadata import field_id
-from seamref.tdxmodule.status import Recoverability, Status
+from seamref.tdxmodule.status import Recoverability
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,4 +287,58 @@ def get_scenario(name: str) -> Scenario:
         raise SeamrefError(f"no scenario {name!r}; there are {', '.join(SCENARIOS)}") from None
 
 
-__all__ = ["SCENARIOS", "Scenario", "Status", "Verdict", "get_scenario", "module_says", "play", "running", "td_says"]
+@dataclass(frozen=True, slots=True)
+class InterruptedBuild:
+    """An update between two steps of a TD build, and what came of both."""
+
+    old: str
+    new: str
+    how: str
+    update: str
+    build: str
+
+
+def interrupted_build(old: str, new: str, how: str = "", avoid: bool = False, at: str = "TDH.MR.EXTEND"
+                      ) -> InterruptedBuild:
+    """Begin to build a TD under ``old``, update to ``new`` behind step ``at``, go on building."""
+    platform, _ = running(old)
+    wanted = measured(old)
+    td = vmm.new_td(1)
+    steps = vmm.build_steps(platform, platform.lps[0], td)
+    vmm.go_on_building(steps, at)
+    done = vmm.update(platform, new, avoid=avoid)
+    said = "done" if done.ok else done.steps[-1][2]
+    try:
+        vmm.go_on_building(steps)
+    except vmm.Refused as refused:
+        return InterruptedBuild(old, new, how, said, f"refused: {refused.answer}")
+    vmm.run_td(platform, platform.lps[0], td)
+    mrtd = vmm.report_of(platform, platform.lps[0], td).tdinfo.mrtd
+    return InterruptedBuild(old, new, how, said, "MRTD right" if mrtd == wanted else "MRTD WRONG, and no error")
+
+
+def measured(module: str) -> bytes:
+    """The MRTD of the same TD when nothing interrupts its build."""
+    platform, _ = running(module)
+    td = vmm.build_td(platform, number=1)
+    vmm.run_td(platform, platform.lps[0], td)
+    mrtd: bytes = vmm.report_of(platform, platform.lps[0], td).tdinfo.mrtd
+    return mrtd
+
+
+def interrupted_builds() -> list[InterruptedBuild]:
+    """Every way an update and a TD build can meet."""
+    return [
+        interrupted_build("1.5.05", "1.5.06", "same library format"),
+        interrupted_build("1.5.05", "1.5.06-crypto", "other library format"),
+        interrupted_build("1.5.05", "1.5.06-detect", "new module detects"),
+        interrupted_build("1.5.20", "1.5.30", "bit 16: avoid", avoid=True),
+        interrupted_build("1.5.20", "1.5.30", "flag not used"),
+        interrupted_build("1.5.05", "1.5.06", "bit 16, flag not known", avoid=True),
+    ]
+
+
+__all__ = [
+    "SCENARIOS", "InterruptedBuild", "Scenario", "Verdict", "get_scenario", "interrupted_build", "interrupted_builds",
+    "measured", "module_says", "play", "running", "td_says",
+]

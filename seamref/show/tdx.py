@@ -1,0 +1,391 @@
+"""Pictures and tables of the TDX module across an update, all made by running it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from seamref.arch import trace
+from seamref.arch.platform import Platform
+from seamref.arch.structures import SEAMEXTEND
+from seamref.host import vmm
+from seamref.host.tdx_updates import SCENARIOS, Scenario, play
+from seamref.layout import Record
+from seamref.show.explorers import Explorer
+from seamref.show.html import Hex, Html
+from seamref.show.pictures import Act, Note, Region, Span, State, Transition, memory_map, sequence, state_machine
+from seamref.show.tables import Table
+from seamref.tdxmodule.core import LEAVES, View
+from seamref.tdxmodule.look import Look, td_facts
+from seamref.tdxmodule.metadata import field_id
+from seamref.tdxmodule.structures import (
+    HANDOFF,
+    PAGE,
+    Hkid,
+    Lifecycle,
+    OpState,
+    SysState,
+    VcpuState,
+)
+
+# --- lifecycles: states from the code's enumerations, arrows from what the code does ------------------------------
+
+STAGES = ("installed", "lp.init", "config", "tdmr.init", "shutdown")
+"""One platform for each SYS state, in the order of the states."""
+SYS_LEAVES = ("TDH.SYS.INIT", "TDH.SYS.LP.INIT", "TDH.SYS.CONFIG", "TDH.SYS.KEY.CONFIG", "TDH.SYS.UPDATE",
+              "TDH.SYS.INFO", "TDH.SYS.RD", "TDH.SYS.RDALL", "TDH.SYS.TDMR.INIT", "TDH.SYS.SHUTDOWN", "TDH.MNG.CREATE",
+              "TDH.SYS.LP.SHUTDOWN")
+
+
+@lru_cache(maxsize=8)
+def at_state(state: SysState, module: str = "1.5.05") -> Platform:
+    """A platform whose module is in this SYS state (fork it)."""
+    if state is SysState.SYSINIT_PENDING:
+        return vmm.boot(1, 2, module)
+    before = at_state(SysState(state - 1), module).fork()
+    match state:
+        case SysState.SYSINIT_DONE:
+            vmm.bring_up(before, until="lp.init")
+        case SysState.SYSCONFIG_DONE:
+            vmm.bring_up(before, until="config", start="config")
+        case SysState.SYS_READY:
+            vmm.bring_up(before, start="key.config")
+        case _:
+            vmm.must(before, 0, "TDH.SYS.SHUTDOWN", rcx=vmm.sys_rd(before, "MODULE_HV"))
+    return before
+
+
+def ask(platform: Platform, name: str) -> vmm.Answered:
+    """Call a function with operands that are good."""
+    plan = vmm.PLAN
+    match name:
+        case "TDH.SYS.CONFIG":
+            vmm.poke(platform, plan.scratch, (plan.scratch + 0x200).to_bytes(8, "little"))
+            vmm.poke(platform, plan.scratch + 0x200, plan.tdmr_info())
+            return vmm.tdh(platform, 0, name, rcx=plan.scratch, rdx=1, r8=plan.hkid)
+        case "TDH.SYS.INFO":
+            return vmm.tdh(platform, 0, name, rcx=0x2100_0000, rdx=1024, r8=0x2100_1000, r9=32)
+        case "TDH.SYS.RD":
+            return vmm.tdh(platform, 0, name, rdx=field_id("NUM_PKGS"))
+        case "TDH.SYS.RDALL":
+            return vmm.tdh(platform, 0, name, rdx=0x2100_2000, r8=(1 << 64) - 1)
+        case "TDH.SYS.TDMR.INIT":
+            return vmm.tdh(platform, 0, name, rcx=plan.tdmr_base)
+        case "TDH.MNG.CREATE":
+            return vmm.tdh(platform, 0, name, rcx=plan.first_page, rdx=plan.next_hkid)
+        case _:
+            return vmm.tdh(platform, 0, name)
+
+
+def who_may_when() -> Table:
+    """Every function of the start-up in every SYS state: what it answers, on a fork of a platform in that state."""
+    rows = []
+    for name in SYS_LEAVES:
+        answers = [ask(at_state(state).fork(), name) for state in SysState]
+        rows.append((f"`{name}`", *("runs" if a.ok and not a.word else str(a).removeprefix("TDX_") for a in answers)))
+    return Table(("function", *(f"{state.value} {state.name}" for state in SysState)), rows,
+                 "What each function answers in each state, TDX_ left out")
+
+
+def sys_transitions() -> list[tuple[str, str, str]]:
+    """(state, function, next state) for every call that changes the SYS state; UPDATE and its module included."""
+    found: list[tuple[str, str, str]] = []
+    for state in SysState:
+        for name in SYS_LEAVES:
+            platform = at_state(state).fork()
+            ask(platform, name)
+            after = Look(platform).state
+            if after is not state:
+                found.append((state.name, name.removeprefix("TDH."), after.name))
+    updated = at_state(SysState.SYS_SHUTDOWN).fork()
+    vmm.update(updated, "1.5.06", start="SEAMLDR.INSTALL", lps=updated.lps[:1])
+    vmm.must(updated, 1, "TDH.SYS.LP.INIT")
+    vmm.must(updated, 0, "TDH.SYS.UPDATE")
+    found.append((SysState.SYSINIT_DONE.name, "SYS.UPDATE", Look(updated).state.name))
+    return found
+
+
+def sys_machine(current: str = "") -> Html:
+    """The global state machine: an arrow for each call that was seen to change the state."""
+    places: Mapping[str, tuple[float, float]] = {
+        "SYSINIT_PENDING": (0, 0), "SYSINIT_DONE": (1, 0), "SYSCONFIG_DONE": (1, 1), "SYS_READY": (2, 1),
+        "SYS_SHUTDOWN": (2, 0),
+    }
+    boxes = [State(s.name, at=places[s.name], detail=f"{s.value}",
+                   tone={"SYS_READY": "teal", "SYS_SHUTDOWN": "red"}.get(s.name, "quiet")) for s in SysState]
+    arrows = [Transition(a, b, text, tone="violet" if text == "SYS.UPDATE" else "quiet")
+              for a, text, b in sys_transitions()]
+    return state_machine(boxes, arrows, title="States of the TDX module; each arrow is a call that was made",
+                         current=current, cell=(230, 130), box=(164, 54))
+
+
+def td_transitions() -> dict[str, list[tuple[str, str, str]]]:
+    """What each function changes in a TD's life: lifecycle, OP_STATE, vCPU and KeyID, watched over a whole life."""
+    platform = at_state(SysState.SYS_READY).fork()
+    td = vmm.new_td()
+    seen: dict[str, list[tuple[str, str, str]]] = {"lifecycle": [], "OP_STATE": [], "vCPU": [], "KeyID": []}
+    last: dict[str, str] = {}
+
+    def look(name: str) -> None:
+        now = _states(platform, td)
+        for what, state in now.items():
+            if what in last and last[what] != state and (last[what], name, state) not in seen[what]:
+                seen[what].append((last[what], name, state))
+        last.update(now)
+
+    last.update(_states(platform, td))
+    for name, do in vmm.build_steps(platform, 0, td):
+        do()
+        look(name)
+    vmm.enter(platform, 0, td)
+    look("TDH.VP.ENTER")
+    vmm.leave(platform, 0)
+    look("TD exit")
+    for name, registers in (
+        ("TDH.VP.FLUSH", {"rcx": td.tdvprs[0]}), ("TDH.MNG.VPFLUSHDONE", {"rcx": td.tdr}), ("TDH.PHYMEM.CACHE.WB", {}),
+        ("TDH.MNG.KEY.FREEID", {"rcx": td.tdr}),
+    ):
+        vmm.must(platform, 0, name, **registers)
+        look(name)
+    return seen
+
+
+def _states(platform: Platform, td: vmm.Td) -> dict[str, str]:
+    look = Look(platform)
+    now = {"KeyID": Hkid(look.glob.num(f"kot[{td.hkid}].state")).name}
+    if look.pamt(td.tdr).num("type") == 0:
+        return now
+    tdr = look.tdr(td.tdr)
+    now["lifecycle"] = Lifecycle(tdr.num("lifecycle")).name
+    if tdr.num("num_tdcx") >= 6:
+        now["OP_STATE"] = OpState(look.tdcs(td.tdr).num("op_state")).name
+        if td.tdvprs and look.pamt(td.tdvprs[0]).num("type"):
+            now["vCPU"] = VcpuState(look.tdvps(td.tdvprs[0], td.tdr).num("state")).name
+    return now
+
+
+def td_machine(what: str) -> Html:
+    """One of a TD's state machines (lifecycle, OP_STATE, vCPU, KeyID), its states in the order they were reached."""
+    arrows = td_transitions()[what]
+    names = list(dict.fromkeys(name for source, _, target in arrows for name in (source, target)))
+    boxes = [State(name, at=(i, 0), tone="teal" if name in ("RUNNABLE", "READY", "KEYS_CONFIGURED", "ASSIGNED") else
+                   "quiet") for i, name in enumerate(names)]
+    made = [Transition(a, b, text.removeprefix("TDH."), bend=34.0 if names.index(a) > names.index(b) else 0.0)
+            for a, text, b in arrows]
+    return state_machine(boxes, made, title=f"{what} of a TD; each arrow is a call that was made", cell=(250, 120),
+                         box=(150, 50))
+
+
+# --- memory -----------------------------------------------------------------------------------------------------
+
+
+def data_parts(platform: Platform) -> list[tuple[str, int, int]]:
+    """(name, base, size) of the parts of the module's data region."""
+    look = Look(platform)
+    parts = [("handoff", look.data, look.handoff_size)] if look.handoff_size else []
+    parts += [(f"processor {i}", look.data + look.handoff_size + i * look.local_size, look.local_size)
+              for i in range(look.n)]
+    at = look.glob.base
+    end = look.data + look.table.num("data_rgn_size")
+    parts += [("global data", at, end - PAGE - at), ("canary page", end - PAGE, PAGE)]
+    return parts
+
+
+def _filled(platform: Platform, base: int, size: int) -> int:
+    return size - Look(platform).dram.read(base, size).count(0)
+
+
+def data_region(platform: Platform, title: str = "The data region") -> Html:
+    """The data region drawn, low addresses at the bottom; each part says how many of its bytes are not zero."""
+    tones = {"handoff": "violet", "global data": "blue", "canary page": "quiet"}
+    regions = [Region(name, base, size, tones.get(name, "teal"), f"{_filled(platform, base, size)} bytes not zero")
+               for name, base, size in data_parts(platform)]
+    return memory_map(regions, title=title, height=360)
+
+
+def data_changes(before: Platform, after: Platform) -> Table:
+    """Each part of the data region on two platforms: bytes in use, and whether it is the same."""
+    rows = []
+    for name, base, size in data_parts(before):
+        old, new = (Look(p).dram.read(base, size) for p in (before, after))
+        rows.append((name, Hex(size), size - old.count(0), size - new.count(0),
+                     "the same" if old == new else "wiped" if not any(new) else "different"))
+    return Table(("part", "size", "not zero before", "not zero now", "now"), rows, "The data region, part by part")
+
+
+def handoff_bytes(platform: Platform) -> Table:
+    """The handoff data of a platform as bytes: header, then the first bytes of each field that are not zero."""
+    look = Look(platform)
+    data = look.dram.read(look.data, look.handoff_size)
+    layout = HANDOFF[look.handoff.num("hv")]
+    rows: list[tuple[Any, ...]] = [
+        (Hex(0), "`VALID`", data[0:1].hex(), "1: there is something to take"),
+        (Hex(2), "`HV`", data[2:4].hex(" "), f"version {look.handoff.num('hv')}"),
+        (Hex(4), "`SIZE`", data[4:8].hex(" "), f"{look.handoff.num('size')} bytes follow"),
+    ]
+    for field in layout.fields[1:]:
+        at = layout.offset_of(field.name)
+        value = data[at : at + field.type.size]
+        first = next((i for i, byte in enumerate(value) if byte), None)
+        if first is None:
+            rows.append((Hex(at), f"`{field.name}`", "all zero", field.meaning))
+            continue
+        start = at + first // 8 * 8 if field.type.size > 8 else at
+        shown = data[start : start + min(16, at + field.type.size - start)]
+        rows.append((Hex(start), f"`{field.name}`", shown.hex(" "), field.meaning))
+    return Table(("offset", "field", "bytes", "what it says"), rows, "Handoff data as they lie in SEAM memory")
+
+
+# --- an update, step by step --------------------------------------------------------------------------------------
+
+
+def update_picture(platform: Platform, module: str = "1.5.06", title: str = "An update, step by step") -> Html:
+    """Run an update on the platform and draw who did what."""
+    done = vmm.update(platform, module)
+    steps: list[Any] = []
+    last = ""
+    notes = {
+        "TDH.SYS.SHUTDOWN": "the old module: state SYS_SHUTDOWN, handoff data written",
+        "SEAMLDR.INSTALL": "P-SEAMLDR: the last processor checks, wipes, copies; SEAM_READY is 0 meanwhile",
+        "TDH.SYS.INIT": "the new module: nothing but zeros and handoff data",
+        "TDH.SYS.LP.INIT": "every processor of the platform, offline ones included",
+        "TDH.SYS.UPDATE": "handoff data consumed: SYS_READY",
+    }
+    for name, lp, answer in done.steps:
+        if name != last:
+            steps.append(Note(notes[name]))
+            tone = {"TDH.SYS.SHUTDOWN": "blue", "SEAMLDR.INSTALL": "violet"}.get(name, "teal")
+            steps += [Span(id, tone) for id in platform.lps]
+            last = name
+        steps.append(Act(lp, name, answer, "" if "SUCCESS" in answer else "red"))
+    return sequence(steps, lanes=list(platform.lps), title=title, width=560)
+
+
+def survivors(before: dict[str, Any], after: dict[str, Any]) -> Table:
+    """Facts of a TD (see ``td_facts``) on two platforms, one row for each fact."""
+    rows = []
+    for name, value in before.items():
+        same = "the same" if after.get(name) == value else "CHANGED"
+        rows.append((f"`{name}`", _short(name, value), same))
+    return Table(("fact", "value before", "after the update"), rows, "What a TD is, before and after")
+
+
+def _short(name: str, value: Any) -> str:
+    match value:
+        case bytes():
+            return f"{value[:6].hex()}... ({len(value)} bytes)" if any(value) else f"{len(value)} zero bytes"
+        case dict():
+            return f"{len(value)} pages"
+        case list() if name == "rtmr":
+            return ", ".join("0" if not any(v) else v[:3].hex() + "..." for v in value)
+        case list():
+            return f"{len(value)} keys"
+        case tuple():
+            return ", ".join(_short("", v) for v in value)
+        case _:
+            return str(value)
+
+
+def preserved(platform: Platform, td: vmm.Td) -> dict[str, Any]:
+    """Facts of a TD that an update must preserve."""
+    return td_facts(platform, td.tdr)
+
+
+def refusals(names: Iterable[str] = SCENARIOS) -> Table:
+    """Scenarios played: who refused, what is left, what helps."""
+    rows = []
+    for name in names:
+        scenario = SCENARIOS[name]
+        verdict = play(scenario)
+        rows.append((scenario.says, verdict.step or "all of it", f"`{verdict.answer}`", verdict.recoverability,
+                     verdict.module.removeprefix("TDX_"), verdict.td.removeprefix("not entered: ").removeprefix("TDX_"),
+                     verdict.then))
+    return Table(("attempt", "ended at", "answer", "which says", "module then", "TD then", "and then"), rows,
+                 "Updates that were tried")
+
+
+def refusal_explorer() -> Explorer:
+    """Pick a scenario and see how it goes."""
+    def shown(scenario: Scenario) -> Html:
+        return refusals([scenario.name])
+
+    return Explorer(shown, {"scenario": {s.name: s for s in SCENARIOS.values()}}, title="Try an update",
+                    defaults={"scenario": SCENARIOS["handoff too old"]}, also=({"scenario": SCENARIOS["TD runs"]},))
+
+
+# --- attestation --------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def reference_values() -> dict[bytes, str]:
+    """MRSEAM of every named build: what a verifier knows beforehand."""
+    from hashlib import sha384
+
+    from seamref.tdxmodule.build import BUILDS
+
+    return {sha384(vmm.image_of(name)).digest(): name for name in BUILDS}
+
+
+def svn(record: Record) -> str:
+    """major.minor of a TEE_TCB_SVN."""
+    return f"{record.seam_major_svn}.{record.seam_minor_svn}"
+
+
+def verifier_says(report: Record) -> list[tuple[str, str]]:
+    """What somebody with reference values concludes from a report, and what the report does not say."""
+    info = report.tee_tcb_info
+    created = reference_values().get(info.mrseam, "an unknown module")
+    same = info.tee_tcb_svn == info.tee_tcb_svn2
+    return [
+        ("TD was created under", f"{created}, SVN {svn(info.tee_tcb_svn)} (MRSEAM, TEE_TCB_SVN)"),
+        ("module that runs now", f"SVN {svn(info.tee_tcb_svn2)} (TEE_TCB_SVN2)"),
+        ("replaced since", "by one of the same SVN, or not at all" if same else "yes"),
+        ("identity of the module that runs now", "as created, or unknown" if same else "not in the report"),
+        ("TD's own measurement", report.tdinfo.mrtd[:8].hex() + "..."),
+    ]
+
+
+def verifier_table(**reports: Record) -> Table:
+    """The verifier's view of several reports side by side."""
+    columns = {name.replace("_", " "): verifier_says(report) for name, report in reports.items()}
+    first = next(iter(columns.values()))
+    rows = [(what, *(view[i][1] for view in columns.values())) for i, (what, _) in enumerate(first)]
+    return Table(("the verifier concludes", *columns), rows)
+
+
+def loaded_module(platform: Platform) -> Table:
+    """IA32_SEAMEXTEND's identity against the named builds."""
+    register = SEAMEXTEND.decode(platform.SEAMEXTEND)
+    return Table(("what", "value"), [
+        ("MRSEAM", register.mrseam[:8].hex() + "..."),
+        ("is", reference_values().get(register.mrseam, "unknown")),
+        ("TEE_TCB_SVN", svn(register.tee_tcb_svn)),
+    ])
+
+
+# --- odds and ends --------------------------------------------------------------------------------------------------
+
+
+def leaf_table(numbers: Sequence[int] | None = None) -> Table:
+    """Functions of the module: number, name, inputs, what for."""
+    rows = [(n, f"`{leaf.name}`", leaf.inputs, leaf.says) for n, leaf in sorted(LEAVES.items())
+            if numbers is None or n in numbers]
+    return Table(("leaf", "name", "inputs", "what for"), rows)
+
+
+def global_table(platform: Platform, *fields: str) -> Table:
+    """Fields of the module's global data as they lie in memory."""
+    glob = Look(platform).glob
+    return Table(("field", "value"), [(f"`{name}`", Hex(glob.num(name))) for name in fields])
+
+
+def module_steps(events: Iterable[trace.Event]) -> Table:
+    """What the module told about itself while events were recorded."""
+    rows = [(e.lp, e.name, e.detail) for e in events if isinstance(e, trace.Step) and e.component == "TDX module"]
+    return Table(("LP", "step", "answer"), rows)
+
+
+def view_table(view: View, *fields: str) -> Table:
+    """Fields of any structure in memory."""
+    return Table(("field", "value"), [(f"`{name}`", Hex(view.num(name))) for name in fields], view.layout.name)
