@@ -65,6 +65,9 @@ class TxtCause:
     mnemonic: str
     code: int
 
+    def __str__(self) -> str:
+        return f"TXT shutdown {self.mnemonic} ({self.code})"
+
 
 LEGACY_SHUTDOWN = TxtCause("legacy shutdown", 0)
 BAD_ACMM_TYPE = TxtCause("#BadACMMType", 5)

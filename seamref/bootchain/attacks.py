@@ -320,7 +320,7 @@ ATTACKS: tuple[Attack, ...] = (
     Attack("forged-table", "BIOS", "VALID set by itself, and a P_SYS_INFO_TABLE that MCHECK never saw", _forged_table),
     Attack("stale-at-boot", "BIOS", "an old, genuine module", _stale_at_boot),
     Attack("do-nothing", "BIOS", "no launch at all", _never_launch),
-    Attack("leaves", "OS", "every SEAMCALL leaf, to find NP-SEAMLDR", _guess_leaf),
+    Attack("leaves", "OS", "61 more SEAMCALL leaves with RAX[63] = 1, to find NP-SEAMLDR", _guess_leaf),
     Attack("late-in-vmx", "OS", "ENTERACCS as it is", _late_in_vmx),
     Attack("late-others-run", "OS", "ENTERACCS after VMXOFF on this processor only", _late_others_run),
     Attack("late-ready", "OS", "a proper launch while P-SEAMLDR is loaded", _late_ready),

@@ -120,6 +120,9 @@ class Fatal:
 
     cause: str
 
+    def __str__(self) -> str:
+        return "UD2: reset"
+
 
 @dataclass(frozen=True, slots=True)
 class NpState:
