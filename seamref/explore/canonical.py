@@ -69,43 +69,43 @@ class Canon:
         self._cpu: dict[int, tuple[Cpu, bytes]] = {}
         self._page: dict[tuple[int, bytes], bytes] = {}
         self._shared: dict[bytes, tuple[bytes, tuple[tuple[int, str], ...]]] = {}
-        self._where: dict[int, tuple[int, str] | None] = {}
+        self._where: dict[tuple[int, bool], tuple[int, str] | None] = {}
 
     # --- addresses
 
-    def owner(self, value: int) -> tuple[int, str] | None:
-        """Whose own range an address is in, and where in it."""
+    def owner(self, value: int, linear: bool = False) -> tuple[int, str] | None:
+        """Whose own range an address is in, and where in it; linear ones are the module's and mean it only there."""
         if value < _PAGE:
             return None
         try:
-            return self._where[value]
+            return self._where[value, linear]
         except KeyError:
             found = None
             page = (self.setting.own or {}).get(value // _PAGE)
             if page is not None:
                 found = page[0], f"{page[1]}+{value % _PAGE}"
-            else:
+            elif linear:
                 for base, size, cpu, name in self.setting.moves:
                     if base <= value < base + size:
                         found = cpu, f"{name}+{value - base}"
                         break
             if len(self._where) > _LIMIT:
                 self._where.clear()
-            self._where[value] = found
+            self._where[value, linear] = found
             return found
 
-    def _named(self, cpu: int, value: Any) -> Any:
+    def _named(self, cpu: int, value: Any, linear: bool = False) -> Any:
         if isinstance(value, int):
-            found = self.owner(value)
+            found = self.owner(value, linear)
             if found is not None and found[0] == cpu:
                 return found[1]
         return value
 
-    def _words(self, cpu: int, data: bytearray, offsets: tuple[int, ...] | range) -> list[tuple[int, str]]:
+    def _words(self, cpu: int, data: bytearray, offsets: tuple[int, ...] | range, linear: bool) -> list[tuple[int, str]]:
         """Take the 64-bit words that point into this CPU's ranges out of some bytes."""
         taken = []
         for at in offsets:
-            found = self.owner(int.from_bytes(data[at : at + 8], "little"))
+            found = self.owner(int.from_bytes(data[at : at + 8], "little"), linear)
             if found is not None and found[0] == cpu:
                 taken.append((at, found[1]))
                 data[at : at + 8] = bytes(8)
@@ -116,12 +116,14 @@ class Canon:
     def _lp_part(self, cpu: int, lp: Lp) -> bytes:
         if lp._digest is None or lp._digest[0] is not self:
             named = self._named
-            values = [named(cpu, getattr(lp, name)) for name in _NAMES]
+            in_module = lp.inSEAM and not lp.inP_SEAMLDR
+            values = [named(cpu, getattr(lp, name), in_module) for name in _NAMES]
             vmcss = []
             for at, held in sorted(lp.vmcs_cache.items()):
                 data = bytearray(held.data)
-                words = self._words(cpu, data, _WORDS)
-                vmcss.append((named(cpu, at), held.launched, held.in_SEAM, words, _digest(data)))
+                called = named(cpu, at)
+                words = self._words(cpu, data, _WORDS, called is not at)
+                vmcss.append((called, held.launched, held.in_SEAM, words, _digest(data)))
             state = (values, lp.activity.value, lp.program_state, sorted(lp.msrs.items()), vmcss)
             lp._digest = self, _digest(repr(state).encode())
         return lp._digest[1]
@@ -148,7 +150,7 @@ class Canon:
         known = self._page.get((cpu, raw))
         if known is None:
             data = bytearray(store.read(page * _PAGE, _PAGE))
-            words = self._words(cpu, data, range(0, _PAGE, 8)) + self._words(cpu, data, _WORDS)
+            words = self._words(cpu, data, range(0, _PAGE, 8), True) + self._words(cpu, data, _WORDS, True)
             for of, at in self.setting.ids:
                 if of == which and int.from_bytes(data[at : at + 4], "little") == self.apicids[cpu]:
                     words.append((at, "own id"))

@@ -204,17 +204,23 @@ class Upload:
         host = world.host
         match state[0]:
             case "validate":
+                holds = host.series.refuses_offline  # those versions hold hotplug off from the check on
                 prepared = prepare(host, self.blob)
+                if not isinstance(prepared, Errno) and holds:
+                    host.set(hotplug_readers=host.state.hotplug_readers + 1)
+                    return ("begin", prepared, True), "the file passes the kernel's checks"
                 if isinstance(prepared, Errno):
                     world.remember(update=prepared)
                     return ("done", None), f"the kernel refuses the file: {prepared}"
                 return ("begin", prepared), "the file passes the kernel's checks"
             case "begin":
                 begin(host, state[1].params)
-                return ("running", state[1]), f"stop_machine on CPUs {list(host.state.update.cpus)}"
+                return ("running", *state[1:]), f"stop_machine on CPUs {list(host.state.update.cpus)}"
             case "running":
                 ret = finish(host)
                 release(host, state[1])
+                if state[2:]:
+                    host.set(hotplug_readers=host.state.hotplug_readers - 1)
                 world.remember(update=ret)
                 return ("done", None), f"the update ends with {ret}"
         raise SeamrefError(f"upload in state {state[0]!r}")

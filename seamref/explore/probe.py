@@ -34,6 +34,13 @@ def read_session(platform: Platform) -> tuple[int, int]:
     return int.from_bytes(count, "little"), int.from_bytes(total, "little")
 
 
+def read_shutdown(platform: Platform) -> int:
+    """How many processors called SHUTDOWN."""
+    base = loader_data(platform)
+    at = base + P_SEAMLDR_DATA.offset_of("lps_in_shutdown")
+    return int.from_bytes(platform.bytes_at(Agent.CPU, at, 4), "little") if base else 0
+
+
 def ask_module(world: World) -> int | None:
     """What the module answers to TDH.SYS.RD on a copy, on some CPU that is free; ``None``: nobody can ask."""
     return ask(world.host)

@@ -18,7 +18,7 @@ from seamref.arch.outcome import Fault as HardwareFault
 from seamref.arch.structures import SEAMEXTEND
 from seamref.arch.vmcs import NONE
 from seamref.errors import SeamrefError
-from seamref.explore.probe import ask_module, read_session, td_troubles
+from seamref.explore.probe import ask_module, read_session, read_shutdown, td_troubles
 from seamref.explore.world import Did, World
 from seamref.host.abi import Errno, Leaf
 from seamref.host.update import Finish
@@ -347,8 +347,8 @@ def _loader_reloaded(world: World) -> str | None:
     platform = world.host.platform
     if not platform.P_SEAMLDR_READY:
         return "nobody can call P-SEAMLDR: P_SEAMLDR_READY is 0"
-    if platform.SEAM_READY or read_session(platform)[0]:
-        return "P-SEAMLDR was not launched anew: it still has a module or a session"
+    if platform.SEAM_READY or read_session(platform)[0] or read_shutdown(platform):
+        return "P-SEAMLDR was not launched anew: it still has a module, a session, or a shutdown under way"
     return None
 
 
