@@ -88,7 +88,7 @@ def session_picture(calls: Session | Iterable[Called], title: str = "", notes: M
         good = called.status is Status.SUCCESS
         rdx = f", RDX = {called.rdx}" if called.leaf == "INSTALL" and called.returned else ""
         phases = [name.removeprefix("INSTALL.") for name in called.did if name.startswith("INSTALL.")]
-        detail = called.row_ids or (", ".join(phases))
+        detail = called.row_ids.replace("INSTALL.", "").replace("SHUTDOWN.", "") or ", ".join(phases)
         steps.append(Act(called.lp, f"{called.leaf}: {called.answer}{rdx}", detail, "green" if good else "red"))
         if called.before != called.after:
             steps.append(Span("SEAMEXTEND", _register_tone(called.after)))
@@ -108,7 +108,7 @@ def session_table(calls: Session | Iterable[Called]) -> Table:
     made = list(calls.calls if isinstance(calls, Session) else calls)
     rows = [
         (f"LP {c.lp}", c.leaf, c.answer, rdx_text(c.rdx) if c.leaf == "INSTALL" and c.returned else "",
-         Id(c.row.id) if c.row else "", c.seamextend())
+         Id(c.row.id) if c.row else "", _short(c.after))
         for c in made
     ]
     return Table(("processor", "leaf", "RAX", "RDX", "stopped by", "SEAMEXTEND afterwards"), rows)
@@ -172,16 +172,16 @@ def card(sigstruct: bytes) -> Table:
 def signed_picture(sigstruct: bytes) -> Html:
     """The 2048 bytes of a sigstruct as a strip: what the signature covers and what is cut out."""
     stretches = [
-        ("header", 0, 128, "green", "signed"), ("modulus", 128, 384, "quiet", "its hash is the signer"),
-        ("exponent", 512, 4, "quiet", ""), ("signature", 516, 384, "amber", "over the green parts"),
+        ("header", 0, 128, "green", "signed"), ("modulus", 128, 384, "quiet", "its hash names the signer"),
+        ("exponent", 512, 4, "quiet", ""), ("signature", 516, 384, "amber", "over the rest"),
         ("body: hash, SVN, sizes", 900, 124, "green", "signed"), ("CPUID table", 1024, 1024, "green", "signed"),
     ]
     board, width = Board(680, 132), 660.0
-    for number, (name, at, size, colour, what) in enumerate(stretches):
+    for name, at, size, colour, what in stretches:
         x, w = 10 + at / 2048 * width, size / 2048 * width
         board.rect(x, 44, w, 34, fill=colour, opacity=0.3 if colour != "quiet" else 0.1, stroke=colour, r=0, title=name)
         if size > 100:
-            up = number % 2 == 0
+            up = name not in ("modulus", "CPUID table")
             board.text(x + 2, 34 if up else 96, name, bold=True, size=12)
             board.text(x + 2, 19 if up else 111, f"0x{at:X} {what}", size=11, fill="quiet")
     said = [f"0x{at:X}-0x{at + size - 1:X} {name}: {what or 'not signed'}" for name, at, size, _, what in stretches]
