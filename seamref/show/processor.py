@@ -14,6 +14,7 @@ from seamref.arch.seam import SEAMCALL, SeamcallState, seamcall
 from seamref.show.explorers import Explorer
 from seamref.show.html import Html, Id, stack
 from seamref.show.pictures import MODE_TONES, Region, State, Transition, decision_path, memory_map, state_machine
+from seamref.show.svg import Board
 from seamref.show.tables import Table
 
 AGENT_NAMES: Mapping[Agent, str] = {
@@ -63,6 +64,60 @@ def chain() -> Html:
     style = "list-style:none;margin:0;padding:0;display:flex;flex-wrap:wrap;gap:.5rem"
     said = "\n".join(f"{number}. {name}: {role}" for number, (name, role) in enumerate(STAGES, start=1))
     return Html(f'<ol style="{style}">{boxes}</ol>', said)
+
+
+CAST = (
+    State("cpu", "processor", at=(0, 0), tone="violet", detail="modes, ranges, keys"),
+    State("mcheck", "MCHECK", at=(1, 0), tone="violet", detail="in the microcode update"),
+    State("bios", "BIOS", at=(2, 0), detail="the board's vendor"),
+    State("np", "NP-SEAMLDR", at=(1, 1), tone="amber", detail="ACM, runs once"),
+    State("p", "P-SEAMLDR", at=(1, 2), tone="amber", detail="persistent loader"),
+    State("host", "host: OS, VMM", at=(2, 2), detail="starts every step"),
+    State("module", "TDX module", at=(1, 3), tone="blue", detail="runs TDs"),
+    State("td", "TD", at=(1, 4), tone="green", detail="a guest"),
+)
+"""Who appears in the book; coloured: in the trust of a TD."""
+
+_LEFT = 0.01  # words to the left of a downward arrow
+
+TRUST = (
+    Transition("cpu", "mcheck", "runs", tone="violet"),
+    Transition("mcheck", "bios", "what it set", tone="violet"),
+    Transition("cpu", "np", "signature", tone="violet"),
+    Transition("mcheck", "np", "its table", tone="violet", bend=-_LEFT),
+    Transition("np", "p", "digest", tone="amber", bend=_LEFT),
+    Transition("p", "module", "signature, SVN, attributes", tone="amber", bend=_LEFT),
+    Transition("module", "td", "measures, isolates", tone="blue", bend=_LEFT),
+    Transition("host", "np", "ENTERACCS", dash=True),
+    Transition("host", "p", "SEAMCALL", dash=True),
+    Transition("host", "module", "SEAMCALL", dash=True),
+)
+"""Solid: checks, and by what.  Dashed: starts or calls, without being trusted for it."""
+
+
+def cast_picture() -> Html:
+    """Who checks whom, and who merely calls."""
+    return state_machine(CAST, TRUST, title="Who checks whom, and who merely calls", cell=(262, 108))
+
+
+def address_picture(platform: Platform) -> Html:
+    """A physical address of a platform, bit range by bit range (not to scale)."""
+    shift, maxpa, p = platform.keyid_shift, platform.config.maxpa, platform.tdx_keyid_bits
+    parts = (
+        ("reserved", 96, "quiet", 63, maxpa), ("TDX", 64, "violet", maxpa - 1, maxpa - p),
+        ("KeyID", 120, "blue", maxpa - p - 1, shift), ("address", 352, "", shift - 1, 0),
+    )
+    board, x = Board(640, 92), 4
+    drawn = [part for part in parts if part[3] >= part[4]]
+    for name, width, colour, high, low in drawn:
+        tint = colour or "quiet"
+        board.rect(x, 28, width, 36, fill=tint, opacity=0.24 if colour else 0.05, stroke=tint, r=0)
+        board.text(x + width / 2, 51, name, anchor="middle", bold=True)
+        board.text(x + 3, 21, str(high), size=11.5, mono=True, fill="quiet")
+        if high > low:
+            board.text(x + width - 3, 82, str(low), size=11.5, mono=True, anchor="end", fill="quiet")
+        x += width
+    return board.html("A physical address", "; ".join(f"bits {high}:{low} {name}" for name, _, _, high, low in drawn))
 
 
 def modes_picture(current: str = "") -> Html:
@@ -214,6 +269,7 @@ def _members(cube: tuple[int, int], bits: int) -> set[int]:
 
 
 __all__ = [
-    "AGENT_NAMES", "EDGES", "MODES", "MODE_TONES", "WHERE", "Id", "access_matrix", "chain", "compressed", "fact_words",
-    "is_reachable", "modes_picture", "platform_map", "seamcall_at", "seamcall_explorer", "stack",
+    "AGENT_NAMES", "CAST", "EDGES", "MODES", "MODE_TONES", "WHERE", "Id", "access_matrix", "address_picture",
+    "cast_picture", "chain", "compressed", "fact_words", "is_reachable", "modes_picture", "platform_map",
+    "seamcall_at", "seamcall_explorer", "stack",
 ]

@@ -46,7 +46,15 @@ from seamref.show import (
 )
 from seamref.show.html import marked_up, tone
 from seamref.show.pictures import size_text, steps_of
-from seamref.show.processor import access_matrix, compressed, modes_picture, platform_map, seamcall_explorer
+from seamref.show.processor import (
+    access_matrix,
+    address_picture,
+    cast_picture,
+    compressed,
+    modes_picture,
+    platform_map,
+    seamcall_explorer,
+)
 from seamref.show.svg import text_width, wrap
 
 MIB = 1 << 20
@@ -96,6 +104,8 @@ def a_sequence() -> Html:
 PICTURES: dict[str, Any] = {
     "memory map": lambda: platform_map(lab.platform()),
     "modes": lambda: modes_picture("SEAM VMX root"),
+    "cast": cast_picture,
+    "address": lambda: address_picture(lab.platform()),
     "sequence": a_sequence,
     "self loop and bend": lambda: state_machine(
         [State("a"), State("b", at=(1, 1))],
