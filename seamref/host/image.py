@@ -254,6 +254,9 @@ class Refusal:
     message: str = ""
     quiet: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        return f"{self.errno}" + (f', "{self.message}"' if self.message else "")
+
 
 def _since(*names: str) -> Callable[[object], bool]:
     return lambda revision: revision in names

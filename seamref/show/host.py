@@ -140,7 +140,7 @@ def _said(pieces: list[Piece], ended: str) -> str:
             lines.append(f"{state.name}:")
         if _enters(piece) or piece.kind == "bad":
             lines.append(f"  CPU {piece.cpu}: {piece.words.split(';')[-1].strip()}")
-    return "\n".join([*lines, f"stop_machine returns {ended}"])
+    return "\n".join([*lines, ended if ended.startswith("stop_machine") else f"stop_machine returns {ended}"])
 
 
 def update_picture(host: Host, data: bytes, title: str, schedule: Schedule = in_order) -> Html:

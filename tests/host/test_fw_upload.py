@@ -33,7 +33,9 @@ from seamref.host.fw_upload import (
 from seamref.host.image import V1, V2, build
 from seamref.host.install import OFFLINE_MESSAGE, prepare, seamldr_install_module
 from seamref.host.kernel import Host, ModuleState
-from seamref.host.series import MERGED, SERIES, V1 as FIRST, V2 as SECOND, V3, V4, V5, V10, KernelSeries
+from seamref.host.series import MERGED, SERIES, V3, V4, V5, V10, KernelSeries
+from seamref.host.series import V1 as FIRST
+from seamref.host.series import V2 as SECOND
 
 MODULE = bytes(range(256)) * 16 * 3
 GOOD2, GOOD1 = build(bytes(2048), MODULE, V2), build(bytes(2048), MODULE, V1)
