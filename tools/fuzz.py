@@ -2,6 +2,7 @@
 
     python tools/fuzz.py                 every target for 20 s each
     python tools/fuzz.py elf 300         one target for 300 s
+    python tools/fuzz.py --store         every target, and the figures go to the page of the book
 
 A target must give every input a status; only a SeamrefError may be raised, and only where a caller could have known
 better (a file that is cut, a length that is wrong).  Anything else is a finding, and the tool exits with 1.  Needs
@@ -11,6 +12,7 @@ atheris (`pip install atheris`); without it, it says so and exits with 2.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import subprocess
@@ -21,6 +23,7 @@ from pathlib import Path
 
 SECONDS = 20
 ROOT = Path(__file__).resolve().parents[1]
+STORED = ROOT / "book" / "appendices" / "fuzzing.json"
 
 
 def samples() -> dict[str, list[bytes]]:
@@ -161,9 +164,10 @@ def fuzz(name: str, seconds: int, corpus: str) -> None:
     atheris.Fuzz()
 
 
-def campaign(names: list[str], seconds: int) -> int:
+def campaign(names: list[str], seconds: int, store: bool) -> int:
     """Each target in a process of its own, with the good inputs as corpus; a table of what was done."""
     failed = 0
+    figures: dict[str, dict[str, object]] = {}
     print(f"{'target':<10} {'seconds':>7} {'inputs':>9} {'edges':>6} {'features':>8} {'kept':>5}  findings")
     for name in names:
         with tempfile.TemporaryDirectory() as corpus:
@@ -182,8 +186,14 @@ def campaign(names: list[str], seconds: int) -> int:
             failed += bad
             verdict = "FOUND" if bad else "none"
             print(f"{name:<10} {seconds:>7} {inputs:>9} {edges:>6} {features:>8} {kept:>5}  {verdict}", flush=True)
+            figures[name] = {
+                "what": (TARGETS[name].__doc__ or "").strip(), "seconds": seconds, "inputs": int(inputs),
+                "edges": int(edges), "features": int(features), "kept": int(kept), "findings": int(bad),
+            }
             if bad:
                 print("\n".join(log.splitlines()[-40:]))
+    if store:
+        STORED.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     return 1 if failed else 0
 
 
@@ -197,10 +207,14 @@ def main(args: list[str]) -> int:
     except ImportError:
         print("fuzz: atheris is not installed (pip install atheris)", file=sys.stderr)
         return 2
-    if args and args[0] not in TARGETS:
+    store = args[:1] == ["--store"]
+    args = args[1:] if store else args
+    if args and args[0] not in TARGETS and not (store and args[0].isdigit()):
         print(f"fuzz: no target {args[0]!r}; there are {', '.join(TARGETS)}", file=sys.stderr)
         return 2
-    return campaign(args[:1] or list(TARGETS), int(args[1]) if len(args) > 1 else SECONDS)
+    if args and args[0].isdigit():
+        return campaign(list(TARGETS), int(args[0]), store)
+    return campaign(args[:1] or list(TARGETS), int(args[1]) if len(args) > 1 else SECONDS, store)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Would INSTALL accept this module on that platform?
 
 Walks P-SEAMLDR's checks in its order and says which one stops the installation and whether the old module survives,
-or prints the memory plan.  FILE is a TDX-BLOB, or a module image with --sigstruct.  Exit code 1: refused.
+or prints the memory plan.  FILE is a TDX-BLOB, or a module image or a sigstruct; the other one of these two is named
+by --sigstruct or --image, or lies beside FILE under the same name (.bin, .sigstruct).  Exit code 1: refused.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ HELP = "whether INSTALL would accept a module on a described platform: the check
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("file", metavar="FILE", help="TDX-BLOB, or module image (then --sigstruct)")
-    parser.add_argument("--sigstruct", metavar="FILE", help="SEAM_SIGSTRUCT of the image")
+    parser.add_argument("file", metavar="FILE", help="TDX-BLOB, module image or sigstruct")
+    parser.add_argument("--sigstruct", metavar="FILE", help="SEAM_SIGSTRUCT of the image (as FILE, .sigstruct)")
+    parser.add_argument("--image", metavar="FILE", help="module image of the sigstruct (as FILE, .bin)")
     parser.add_argument("--seamldr", metavar="VERSION", default="1.5.00", help="P-SEAMLDR: 1.0.x, 1.5.x or 2.0.x")
     parser.add_argument("--scenario", choices=("load", "update"), default="load")
     parser.add_argument("--running-svn", metavar="SVN", help="of the running module: 0x0105 or 1.5; none: nothing runs")
@@ -55,6 +57,16 @@ def svn(text: str) -> tuple[int, int]:
     return divmod(number(text, "--running-svn"), 256)
 
 
+def partner(file: str, named: str | None, suffix: str, missing: str) -> bytes:
+    """The other half of a module: the file that was named, or the one beside ``file`` with another suffix."""
+    from seamref.errors import SeamrefError
+
+    beside = Path(named) if named else Path(file).with_suffix(suffix)
+    if not named and (beside == Path(file) or not beside.is_file()):
+        raise SeamrefError(missing)
+    return beside.read_bytes()
+
+
 def run(args: argparse.Namespace) -> int:
     """Print the verdict."""
     from seamref.errors import SeamrefError
@@ -62,18 +74,18 @@ def run(args: argparse.Namespace) -> int:
     from seamref.host.verify import Target, plan_lines, verify
     from seamref.mint.keys import KEY
     from seamref.pseamldr.api import Scenario
-    from seamref.pseamldr.sigstruct import PRODUCTION_KEY_HASH
+    from seamref.pseamldr.sigstruct import PRODUCTION_KEY_HASH, SEAM_SIGSTRUCT
 
     given = {name: getattr(args, name.replace("-", "_")) for name in
              ("sockets", "lps", "addressable", "seamrr-size", "range-size", "fms")}
     if args.platform:
         try:
-            held = json.loads(Path(args.platform).read_bytes())
+            described = json.loads(Path(args.platform).read_bytes())
         except (ValueError, RecursionError) as error:
             raise SeamrefError(f"{args.platform}: not JSON ({error})") from None
-        if not isinstance(held, dict) or set(held) - set(given):
+        if not isinstance(described, dict) or set(described) - set(given):
             raise SeamrefError(f"{args.platform}: must be an object with {', '.join(given)}")
-        given = {name: given[name] if given[name] is not None else held.get(name) for name in given}
+        given = {name: given[name] if given[name] is not None else described.get(name) for name in given}
     where = {"seamrr-size": "seamrr_size", "range-size": "p_seamldr_range_size"}
     fields = {where.get(name, name): number(value, f"--{name}") for name, value in given.items()
               if value is not None and name != "fms"}
@@ -95,12 +107,13 @@ def run(args: argparse.Namespace) -> int:
         if images.format_of(data) is not None:
             blob = images.parse(data, ignore_checksum=True)
             sigstruct, image = blob.sigstruct, blob.module
-        elif args.sigstruct:
-            sigstruct, image = b"", data
+            if args.sigstruct:
+                sigstruct = Path(args.sigstruct).read_bytes()[:2048]
+        elif args.image or len(data) == SEAM_SIGSTRUCT.size:
+            sigstruct, image = data, partner(args.file, args.image, ".bin", "a sigstruct needs its module: --image")
         else:
-            raise SeamrefError("no TDX-BLOB: a module image needs --sigstruct")
-        if args.sigstruct:
-            sigstruct = Path(args.sigstruct).read_bytes()[:2048]
+            held = partner(args.file, args.sigstruct, ".sigstruct", "no TDX-BLOB: a module image needs --sigstruct")
+            sigstruct, image = held[: SEAM_SIGSTRUCT.size], data
         found = verify(sigstruct, image, target)
     except SeamrefError as error:
         raise SeamrefError(f"{args.file}: {error}") from None

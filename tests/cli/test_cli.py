@@ -181,6 +181,17 @@ def test_verify_of_a_platform_that_cannot_be(options: list[str], says: str, file
     assert says in complaint(capsys, "verify", files["blob"], *options)
 
 
+def test_verify_finds_the_other_half_of_a_module(files: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    size = ("--sockets", "1", "--lps", "2")
+    expected = verify(capsys, files["blob"], *size)
+    assert verify(capsys, files["sigstruct"], "--image", files["module"], *size) == expected
+    assert "a sigstruct needs its module: --image" in complaint(capsys, "verify", files["sigstruct"])
+    for name, data in (("m.bin", IMAGE), ("m.sigstruct", SIGSTRUCT)):
+        Path(files["dir"], name).write_bytes(data)
+    for name in ("m.bin", "m.sigstruct"):
+        assert verify(capsys, str(Path(files["dir"], name)), *size) == expected
+
+
 def test_verify_of_what_is_no_module(files: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     assert "needs --sigstruct" in complaint(capsys, "verify", files["module"])
     assert "SEAM_SIGSTRUCT: 0 bytes" in complaint(capsys, "verify", files["module"], "--sigstruct", files["empty"])
