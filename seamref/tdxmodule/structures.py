@@ -156,7 +156,7 @@ _HANDOFF_FIELDS = (
     Field("kot", Array(KOT_ENTRY, MAX_HKIDS), "KeyID ownership; the KOT's lock is not handed off", 0x8),
     Field("wbt", Array(WBT_ENTRY, MAX_PKGS), "cache write-back progress of each package", 0x4008),
     Field("tdmrs", Array(TDMR_ENTRY, MAX_TDMRS), "TDMRs, with how far each is initialised", 0x8088),
-    Field("num_tdmrs", u32, "", 0xD088),
+    Field("num_tdmrs", u32, "TDMRs in use", 0xD088),
     Field("hkid", u16, "global private KeyID", 0xD08C),
     Field("pkg_config_bitmap", u32, "packages on which the global key is configured", 0xD08E),
 )
