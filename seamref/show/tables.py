@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import fields, is_dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +104,8 @@ def result_text(result: Any) -> str:
     if isinstance(result, Enum):
         return str(result.value)
     text = str(result)
+    if is_dataclass(result) and not isinstance(result, type) and text.startswith(f"{type(result).__name__}("):
+        return f"{type(result).__name__}: {', '.join(plain(getattr(result, field.name)) for field in fields(result))}"
     if text.startswith("<"):
         text = (type(result).__doc__ or type(result).__name__).strip().rstrip(".").split(": ")[-1]
     return text
