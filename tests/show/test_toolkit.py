@@ -383,3 +383,22 @@ def test_sizes_and_lines() -> None:
 
 def test_everything_exported_exists() -> None:
     assert all(hasattr(toolkit, name) for name in toolkit.__all__)
+
+
+def test_a_result_reads_as_words_whatever_it_is() -> None:
+    from dataclasses import dataclass
+
+    from seamref.arch.memory import Verdict
+    from seamref.arch.outcome import Fault, Vector, VmxError
+    from seamref.show.tables import result_text
+
+    @dataclass(frozen=True)
+    class Stop:
+        cause: str
+        code: int
+
+    assert result_text(Fault(Vector.GP, 0, "X")) == "#GP(0)"
+    assert result_text(Verdict.DENIED) == "inside SEAM memory"
+    assert result_text(VmxError.ENTRY_INVALID_HOST_STATE) == "ENTRY_INVALID_HOST_STATE (8)"
+    assert result_text(Stop("why", 2)) == "Stop: why, 2"
+    assert [row[3] for row in check_table(SEAMRET).rows][-2:] == ["VM-entry failure 33", "VM-entry failure 34"]
