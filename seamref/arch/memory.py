@@ -127,8 +127,7 @@ MEMORY: CheckTable[Access, Verdict] = CheckTable("MEMORY", (
 
 clause("MEMORY.dma_range", "a device meets the range that MCHECK approved, also while an ACM has VALID = 0 on its core",
        "SEAMREF errata", CHOSEN)
-clause("MEMORY.denied", "SEAMRR memory outside SEAM reads all ones and drops writes (no text says)",
-       "SEAMREF errata", CHOSEN)
+clause("MEMORY.denied", "outside SEAM, SEAMRR memory is an abort page: reads all ones, writes dropped", "ISS25", STATED)
 clause("MEMORY.integrity", "a private line read with its TD-owner bit 0, or a TD-owned line read with a shared KeyID",
        "HWL memory integrity", STATED)
 

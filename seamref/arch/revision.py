@@ -37,7 +37,7 @@ class SeamextendGate(Enum):
 
 
 class Denied(Enum):
-    """What software outside SEAM gets from SEAMRR memory (no public text says; errata chapter)."""
+    """What software outside SEAM gets from SEAMRR memory (an abort page says Intel in ISS25)."""
 
     ABORT_PAGE = "reads all ones, writes dropped"
     FAULT = "#GP(0)"

@@ -33,7 +33,7 @@ PAGE = 0x1000
 
 def timeline(result: BootResult, title: str = "From reset to a callable P-SEAMLDR") -> Html:
     """Every boot step down the page: untrusted software on the left, what it cannot influence on the right."""
-    width, spine, box = 720.0, 360.0, 318.0
+    width, spine, box = 600.0, 300.0, 272.0
     board = Board(width)
     board.text(spine - 24, 18, "untrusted: BIOS, launcher, OS", anchor="end", bold=True, fill="quiet")
     board.text(spine + 24, 18, "processor, microcode, signed code", bold=True, fill="quiet")
@@ -86,9 +86,8 @@ def broken(name: str = "unlocked", sockets: int = 2) -> Html:
 
 def break_explorer() -> Explorer:
     """Break one thing at a time and see where the chain stops."""
-    choices = {"nothing": "nothing", **{f"{b.before}: {b.says}": name for name, b in BREAKS.items()}}
     return explorer(broken, title="Break one boot step", labels={"name": "what is broken", "sockets": "packages"},
-                    defaults={"name": "unlocked"}, name=choices, sockets=[2, 1, 8],
+                    defaults={"name": "unlocked"}, name=["nothing", *BREAKS], sockets=[2, 1, 8],
                     also=({"name": "bit-flipped"}, {"name": "two-gib"}))
 
 
@@ -117,7 +116,7 @@ def attack_table(by: str) -> Table:
 
 
 def seamrr_map(platform: Platform) -> Html:
-    """SEAMRR with its two parts, and P_SEAMLDR_RANGE enlarged."""
+    """SEAMRR with its two parts, P_SEAMLDR_RANGE enlarged, and its upper end once more."""
     seamrr, held = platform.seamrr(), platform.p_seamldr_range
     assert seamrr is not None and held is not None
     outer = [Region("MODULE_RANGE", seamrr.base, held.base - seamrr.base, "blue", "TDX module"),
@@ -127,7 +126,10 @@ def seamrr_map(platform: Platform) -> Html:
     top = [r for r in inner if r.base >= inner[-1].end - 0x40000]
     low = top[0].base
     middle = [r for r in inner if r.end <= low] + [Region("data, stacks, code, table", low, held.end - low, "teal")]
-    return memory_map(outer, middle, top, title="SEAM memory after NP-SEAMLDR", height=420)
+    return stack(
+        memory_map(outer, middle, title="SEAM memory after NP-SEAMLDR"),
+        memory_map(top, title="The upper end of P_SEAMLDR_RANGE", height=250),
+    )
 
 
 def regions(platform: Platform) -> list[tuple[str, int, int, str, str]]:
@@ -219,16 +221,17 @@ def _frame(platform: Platform, name: str, places: Sequence[tuple[int, int]]) -> 
 
 def _grid(
     rows: Sequence[tuple[str, Sequence[tuple[str, str]]]], columns: Sequence[str], title: str, said: Iterable[str],
-    cell: float = 25.0,
+    cell: float,
 ) -> Html:
     """Rows of little boxes, one column for each step, the steps' names written upwards above them."""
     left = max(text_width(name, bold=True) for name, _ in rows) + 18
-    tallest = max(text_width(name, SMALL) for name in columns)
-    top = tallest * 0.72 + 18
-    board = Board(left + cell * len(columns) + tallest * 0.72 + 6, top + 26.0 * len(rows) + 10)
+    angle, along, up = (60, 0.5, 0.87) if cell < 20 else (45, 0.72, 0.72)
+    top = max(text_width(name, SMALL) for name in columns) * up + 18
+    right = max(left + cell * (i + 0.7) + text_width(name, SMALL) * along for i, name in enumerate(columns))
+    board = Board(max(right, left + cell * len(columns)) + 6, top + 26.0 * len(rows) + 10)
     for i, name in enumerate(columns):
         x = left + cell * i + cell / 2 + 4
-        board.parts.append(f'<g transform="translate({x:.1f} {top - 8:.1f}) rotate(-45)">')
+        board.parts.append(f'<g transform="translate({x:.1f} {top - 8:.1f}) rotate(-{angle})">')
         board.text(0, 0, name, size=SMALL)
         board.parts.append("</g>")
     for j, (name, cells) in enumerate(rows):
@@ -271,7 +274,7 @@ def switches(made: Sequence[Frame]) -> Html:
     said = [
         f"{f.step}: " + ", ".join(f"{name} {int(values[i])}" for name, values, _ in tracks) for i, f in enumerate(made)
     ]
-    return _grid(rows, [f.step for f in made], "What NP-SEAMLDR holds and opens", said)
+    return _grid(rows, [f.step for f in made], "What NP-SEAMLDR holds and opens", said, cell=16)
 
 
 # --- the module
