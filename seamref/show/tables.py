@@ -104,7 +104,7 @@ def result_text(result: Any) -> str:
     if isinstance(result, Enum):
         return str(result.value)
     text = str(result)
-    if is_dataclass(result) and not isinstance(result, type) and text.startswith(f"{type(result).__name__}("):
+    if is_dataclass(result) and not isinstance(result, type) and text.startswith(f"{type(result).__qualname__}("):
         return f"{type(result).__name__}: {', '.join(plain(getattr(result, field.name)) for field in fields(result))}"
     if text.startswith("<"):
         text = (type(result).__doc__ or type(result).__name__).strip().rstrip(".").split(": ")[-1]
