@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from seamref.errors import SeamrefError
+from seamref.host import vmm
 from seamref.host.abi import Errno, Leaf
 from seamref.host.fw_upload import Terminal, files, upload
 from seamref.host.kernel import Host, kvm_load, kvm_lost_vmcs
@@ -18,7 +19,7 @@ from seamref.host.seamldr import SLEEPING_BUG, seamldr_task
 from seamref.host.series import MERGED, Blob, Compat, KernelSeries, Vmcs
 from seamref.host.tasks import Task, interrupt, is_blocked, start, step
 from seamref.host.tdx import cpu_offline
-from seamref.host.update import UpdateState, control
+from seamref.host.update import Schedule, UpdateState, control, in_order
 
 INFO_PAGES = 0x60000000
 """Where these experiments want SEAMLDR_INFO, one page for each CPU."""
@@ -150,8 +151,6 @@ class Trouble:
 
 
 def _stray_update(host: Host) -> None:
-    from seamref.host import vmm
-
     vmm.tdh(host.platform, host.platform.lps[-1], "TDH.SYS.UPDATE")
 
 
@@ -220,15 +219,27 @@ def _header_only(series: KernelSeries) -> bytes:
     return bytes(header)
 
 
-def fail(trouble: Trouble, series: KernelSeries = MERGED, cpus: int = 2, sockets: int = 1) -> Failed:
-    """Upload with this trouble on a machine with one running TD, and look at what is left."""
+@dataclass(slots=True)
+class Staged:
+    """A machine with one running TD on which the trouble is about to happen; ``schedule`` makes it happen."""
+
+    host: Host
+    td: vmm.Td
+    image: bytes
+    schedule: Schedule
+    seen: list[UpdateState]
+
+
+def stage(
+    trouble: Trouble, series: KernelSeries = MERGED, cpus: int = 2, sockets: int = 1, order: Schedule = in_order
+) -> Staged:
+    """Everything before the upload; ``order`` says which CPU steps next."""
     host = machine(cpus, sockets=sockets, module=running(series), series=series)
     (td,) = add_tds(host)
     count_of(host, td)
     if trouble.before is not None:
         trouble.before(host)
     seen: list[UpdateState] = []
-    logged = len(host.state.dmesg)
 
     def watch(at: Host, ready: tuple[int, ...]) -> int:
         state = control(at).state
@@ -236,9 +247,17 @@ def fail(trouble: Trouble, series: KernelSeries = MERGED, cpus: int = 2, sockets
             seen.append(state)
             if trouble.act is not None and state is trouble.entering:
                 trouble.act(at)
-        return ready[0]
+        return order(at, ready)
 
-    error = _send(host, trouble.image(series), watch)
+    return Staged(host, td, trouble.image(series), watch, seen)
+
+
+def fail(trouble: Trouble, series: KernelSeries = MERGED, cpus: int = 2, sockets: int = 1) -> Failed:
+    """Upload with this trouble on a machine with one running TD, and look at what is left."""
+    staged = stage(trouble, series, cpus, sockets)
+    host, td, seen = staged.host, staged.td, staged.seen
+    logged = len(host.state.dmesg)
+    error = _send(host, staged.image, staged.schedule)
     said = next((line for line in host.state.dmesg[logged:] if "failed: 0x" in line or "not loaded" in line), "")
     stopped = seen[-1].name if seen else ""
     version = Terminal(host).run(f"cat {_file(host, '/version')}").strip().rpartition(": ")[2]

@@ -248,8 +248,9 @@ PRERR: CheckTable[int, Errno] = CheckTable("seamcall_prerr", (
           "LNX seamcall_internal.h"),
     Check("PRERR.ud", "TDX_SEAMCALL_UD: nothing printed", lambda rax: rax == TDX_SEAMCALL_UD, Errno.EACCES,
           "LNX seamcall_internal.h"),
-    Check("PRERR.other", "any other status: printed", lambda rax: True, Errno.EIO, "LNX seamcall_internal.h"),
-), "RAX to errno; the last row also writes to the kernel log.")
+), "RAX to errno; silent means that the status is printed and the result is -EIO.")
+
+clause("PRERR.other", "any other status is printed and becomes -EIO", "LNX seamcall_internal.h")
 
 
 def prerr(host: Host, call: Call, returned: Returned) -> Errno:
@@ -258,14 +259,18 @@ def prerr(host: Host, call: Call, returned: Returned) -> Errno:
     The message is "SEAMCALL (0x<leaf>) failed: 0x<status>"; the ``_ret`` form adds RCX RDX R08 and R09 R10 R11.
     """
     row = PRERR.decide(returned.rax)
-    assert row is not None  # the last row takes everything
-    if row.id == "PRERR.other":
-        host.printk(call.prefix, f"SEAMCALL (0x{call.fn:016x}) failed: 0x{returned.rax:016x}")
-        if call.wrap is Wrap.PRERR_RET:
-            a = returned.args
-            host.printk(call.prefix, f"RCX 0x{a.rcx:016x} RDX 0x{a.rdx:016x} R08 0x{a.r8:016x}")
-            host.printk(call.prefix, f"R09 0x{a.r9:016x} R10 0x{a.r10:016x} R11 0x{a.r11:016x}")
-    return row.result
+    return _print_failed(host, call, returned) if row is None else row.result
+
+
+@implements("PRERR.other")
+def _print_failed(host: Host, call: Call, returned: Returned) -> Errno:
+    """PRERR.other: leaf and status; the ``_ret`` form adds six registers."""
+    host.printk(call.prefix, f"SEAMCALL (0x{call.fn:016x}) failed: 0x{returned.rax:016x}")
+    if call.wrap is Wrap.PRERR_RET:
+        a = returned.args
+        host.printk(call.prefix, f"RCX 0x{a.rcx:016x} RDX 0x{a.rdx:016x} R08 0x{a.r8:016x}")
+        host.printk(call.prefix, f"R09 0x{a.r9:016x} R10 0x{a.r10:016x} R11 0x{a.r11:016x}")
+    return Errno.EIO
 
 
 def seamcall(host: Host, cpu: int, fn: int | Leaf, args: Args = NO_ARGS, stub: Stub = Stub.SEAMCALL) -> Returned:

@@ -5,14 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from html import escape
 
-from seamref.host.abi import Errno, leaf_title
+from seamref.host.abi import Errno
 from seamref.host.fw_upload import Terminal
 from seamref.host.install import prepare, release
 from seamref.host.kernel import Host
+from seamref.host.scenarios import TROUBLES, Trouble, fail, stage
+from seamref.host.series import MERGED, SERIES, KernelSeries
 from seamref.host.tasks import Stuck
-from seamref.host.update import Finish, Schedule, UpdateState, begin, control, finish, in_order, steps
-from seamref.show.html import Html, scrolling
+from seamref.host.update import Finish, Schedule, UpdateState, begin, control, finish, in_order, round_robin, steps
+from seamref.show.explorers import Explorer
+from seamref.show.html import Html, scrolling, stack
 from seamref.show.svg import Board
+from seamref.show.tables import pairs
 
 BANDS = {
     UpdateState.SHUTDOWN: "amber", UpdateState.CPU_INSTALL: "violet", UpdateState.CPU_INIT: "blue",
@@ -149,6 +153,29 @@ def update_picture(host: Host, data: bytes, title: str, schedule: Schedule = in_
     return spacetime(pieces, ended, title, cpus=len(host.state.cpus))
 
 
+def update_explorer() -> Explorer:
+    """Pick what goes wrong, the version of the series and the machine; see the run and what the user is left with."""
+    def shown(trouble: Trouble, series: KernelSeries, cpus: int) -> Html:
+        staged = stage(trouble, series, cpus, 2 if cpus > 2 else 1, round_robin())
+        pieces, ended = record(staged.host, staged.image, staged.schedule)
+        left = fail(trouble, series, cpus, 2 if cpus > 2 else 1)
+        td = f"counts on, to {left.td}" if isinstance(left.td, int) else left.td
+        again = "" if not left.error else "fails too: reboot" if left.reboot else "succeeds"
+        facts = pairs(("cat error", left.error), ("cat version", left.version), ("dmesg", left.said), ("the TD", td),
+                      ("uploading a good image afterwards", again))
+        if not pieces:
+            return facts
+        return stack(spacetime(pieces, ended, f"{trouble.what}, {series.name}", cpus=cpus), facts)
+
+    return Explorer(
+        shown,
+        {"trouble": {t.what: t for t in TROUBLES}, "series": {s.name: s for s in SERIES.values()}, "cpus": (2, 4, 8)},
+        title="Break an update",
+        defaults={"trouble": TROUBLES[3], "series": MERGED, "cpus": 4},
+        also=({"series": SERIES["v1"]}, {"trouble": TROUBLES[2], "series": SERIES["v2"]}),
+    )
+
+
 def terminal(shell: Terminal, *lines: str) -> Html:
     """A session, as a terminal shows it."""
     text = shell.session(*lines)
@@ -163,6 +190,3 @@ def terminal(shell: Terminal, *lines: str) -> Html:
     return Html(scrolling(box, "terminal"), text)
 
 
-def leaf_name(fn: int) -> str:
-    """A leaf for a table."""
-    return leaf_title(fn)
