@@ -165,8 +165,8 @@ def card(sigstruct: bytes) -> Table:
         ok = "" if not row.must_be else "no" if any(w.split(".")[0] == row.name for w in wrong) else "yes"
         must = row.must_be and ("zero" if row.must_be == "0" else row.must_be) + f": {ok}"
         shown = f"`{value[:8].hex()}...`" if isinstance(value, bytes) and any(value) else _cell(value)
-        rows.append((f"`0x{row.offset:X}`", row.size, f"`{row.name}`", shown, must, row.meaning))
-    return Table(("offset", "bytes", "field", "holds", "must be", "meaning"), rows)
+        rows.append((f"`0x{row.offset:X}`", f"`{row.name}` ({row.size})", shown, must, row.meaning))
+    return Table(("offset", "field (bytes)", "holds", "must be", "meaning"), rows)
 
 
 def signed_picture(sigstruct: bytes) -> Html:

@@ -7,7 +7,7 @@ that every row has an attempt and that the attempt is stopped by it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from seamref.arch.platform import Platform
@@ -288,6 +288,41 @@ def refusals(*tables: CheckTable[Any, Any]) -> list[Refusal]:
     ]
 
 
+def on_1_0(case: Case) -> Case | None:
+    """The same attempt on P-SEAMLDR 1.0, with a sigstruct that it can read; ``None`` where it is for 1.0 already."""
+    given = case.attempt
+    if "revision" in given.on:
+        return None
+    older = replace(
+        given, on={**given.on, "revision": "1.0"}, old_sig={**NOTHING_1_0, **given.old_sig},
+        sig={**NOTHING_1_0, **given.sig},
+    )
+    return Case(case.row, case.brings, older)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """An attempt that the two generations answer differently, or refuse with another row."""
+
+    case: Case
+    newer: Session
+    older: Session
+
+
+def differences() -> list[Difference]:
+    """Every attempt on both generations of P-SEAMLDR; those that do not end alike."""
+    found = []
+    for case in cases():
+        other = on_1_0(case)
+        if other is None:
+            continue
+        newer, older = case.attempt.run(), other.attempt.run()
+        if (newer.last.answer, newer.last.row_ids) != (older.last.answer, older.last.row_ids):
+            found.append(Difference(case, newer, older))
+    return found
+
+
 __all__ = [
+    "Difference", "differences", "on_1_0",
     "INSTALL_TABLES", "NOTHING_1_0", "Case", "Refusal", "case_of", "cases", "fatal_cases", "held_rows", "refusals",
 ]
