@@ -238,7 +238,7 @@ SCENARIOS: dict[str, Scenario] = {s.name: s for s in (
     Scenario("same", "1.5.05 to 1.5.05", to("1.5.05")),
     Scenario("lower SVN", "1.5.06 back to 1.5.05", to("1.5.05"), running="1.5.06", remedy=again("1.5.16"),
              remedy_says="INSTALL 1.5.16 instead"),
-    Scenario("older, same SVN", "an older build whose SVN is not lower", to("1.5.06"), running="1.5.06-detect"),
+    Scenario("older build of equal SVN", "an older build whose SVN is not lower", to("1.5.06"), running="1.5.06-detect"),
     Scenario("other major", "1.5.05 to a module of another major SVN", to("2.0.05"), remedy=again("1.5.06"),
              remedy_says="INSTALL 1.5.06 instead"),
     Scenario("hv too new", "SHUTDOWN asks for a handoff version the module cannot write", to("1.5.06", hv=1),

@@ -19,6 +19,7 @@ from seamref.show.tables import Table
 from seamref.tdxmodule.core import LEAVES, View
 from seamref.tdxmodule.look import Look, td_facts
 from seamref.tdxmodule.metadata import field_id
+from seamref.tdxmodule.status import Recoverability
 from seamref.tdxmodule.structures import (
     HANDOFF,
     PAGE,
@@ -109,15 +110,15 @@ def sys_transitions() -> list[tuple[str, str, str]]:
 def sys_machine(current: str = "") -> Html:
     """The global state machine: an arrow for each call that was seen to change the state."""
     places: Mapping[str, tuple[float, float]] = {
-        "SYSINIT_PENDING": (0, 0), "SYSINIT_DONE": (1, 0), "SYSCONFIG_DONE": (1, 1), "SYS_READY": (2, 1),
-        "SYS_SHUTDOWN": (2, 0),
+        "SYSINIT_PENDING": (0, 0), "SYSINIT_DONE": (0, 1), "SYSCONFIG_DONE": (1, 1), "SYS_READY": (1, 2),
+        "SYS_SHUTDOWN": (0, 2),
     }
     boxes = [State(s.name, at=places[s.name], detail=f"{s.value}",
                    tone={"SYS_READY": "teal", "SYS_SHUTDOWN": "red"}.get(s.name, "quiet")) for s in SysState]
     arrows = [Transition(a, b, text, tone="violet" if text == "SYS.UPDATE" else "quiet")
               for a, text, b in sys_transitions()]
     return state_machine(boxes, arrows, title="States of the TDX module; each arrow is a call that was made",
-                         current=current, cell=(230, 130), box=(164, 54))
+                         current=current, cell=(320, 108), box=(196, 54))
 
 
 def td_transitions() -> dict[str, list[tuple[str, str, str]]]:
@@ -169,12 +170,15 @@ def td_machine(what: str) -> Html:
     """One of a TD's state machines (lifecycle, OP_STATE, vCPU, KeyID), its states in the order they were reached."""
     arrows = td_transitions()[what]
     names = list(dict.fromkeys(name for source, _, target in arrows for name in (source, target)))
-    boxes = [State(name, at=(i, 0), tone="teal" if name in ("RUNNABLE", "READY", "KEYS_CONFIGURED", "ASSIGNED") else
-                   "quiet") for i, name in enumerate(names)]
-    made = [Transition(a, b, text.removeprefix("TDH."), bend=34.0 if names.index(a) > names.index(b) else 0.0)
-            for a, text, b in arrows]
-    return state_machine(boxes, made, title=f"{what} of a TD; each arrow is a call that was made", cell=(250, 120),
-                         box=(150, 50))
+    returns = any(names.index(a) - names.index(b) > 1 for a, _, b in arrows)
+    boxes = [State(name, at=(1, 0.5) if returns and i == 2 else (0, i), tone="teal" if name in _ALIVE else "quiet")
+             for i, name in enumerate(names)]
+    made = [Transition(a, b, text.removeprefix("TDH.")) for a, text, b in arrows]
+    return state_machine(boxes, made, title=f"{what} of a TD; each arrow is a call that was made", cell=(320, 96),
+                         box=(200, 46) if returns else (270, 46))
+
+
+_ALIVE = ("RUNNABLE", "READY", "KEYS_CONFIGURED", "ASSIGNED")
 
 
 # --- memory -----------------------------------------------------------------------------------------------------
@@ -298,11 +302,18 @@ def refusals(names: Iterable[str] = SCENARIOS) -> Table:
     for name in names:
         scenario = SCENARIOS[name]
         verdict = play(scenario)
-        rows.append((scenario.says, verdict.step or "all of it", f"`{verdict.answer}`", verdict.recoverability,
+        rows.append((scenario.says, verdict.step or "all of it", f"`{verdict.answer}`", _brief(verdict.recoverability),
                      verdict.module.removeprefix("TDX_"), verdict.td.removeprefix("not entered: ").removeprefix("TDX_"),
                      verdict.then))
     return Table(("attempt", "ended at", "answer", "which says", "module then", "TD then", "and then"), rows,
                  "Updates that were tried")
+
+
+def _brief(said: str) -> str:
+    """What the answer says about trying again, for a narrow column."""
+    brief = {Recoverability.SUCCESS.value: "success", Recoverability.RETRY.value: "retry (63:62 = 10)",
+             Recoverability.FINAL.value: "not this call again (63:62 = 11)"}
+    return brief.get(said, said)
 
 
 def refusal_explorer() -> Explorer:

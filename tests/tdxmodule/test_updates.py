@@ -19,7 +19,7 @@ SD, IN = "TDH.SYS.SHUTDOWN", "SEAMLDR.INSTALL"
 EXPECTED = {
     "newer": ("", "TDX_SUCCESS", FINE, UP, GOES_ON),
     "same": ("", "TDX_SUCCESS", FINE, UP, GOES_ON),
-    "older, same SVN": ("", "TDX_SUCCESS", FINE, UP, GOES_ON),
+    "older build of equal SVN": ("", "TDX_SUCCESS", FINE, UP, GOES_ON),
     "back with an old hv": ("", "TDX_SUCCESS", FINE, UP, GOES_ON),
     "lower SVN": (IN, "EBADSIG, RDX = 0", KEPT, DOWN, BLOCKED),
     "other major": (IN, "EBADCALL, RDX = 0", KEPT, DOWN, BLOCKED),
