@@ -257,10 +257,8 @@ class Np:
             raise Ud2(f"WRMSR 0x{address:X}: {outcome} ({outcome.clause})")
 
     def seamextend(self) -> Record:
-        """The register, copied out through the buffer in the module."""
-        at = self.lp.acram_base + BUFFER
-        self.wrmsr(msr.SEAMEXTEND_MSR, at | 1)
-        return SEAMEXTEND.decode(self.port.read(at, SEAMEXTEND.size))
+        """The register as it was copied out to the buffer in the module."""
+        return SEAMEXTEND.decode(self.port.read(self.lp.acram_base + BUFFER, SEAMEXTEND.size))
 
 
 # --- the conditions, in order
@@ -331,15 +329,18 @@ NP_MUTEX: CheckTable[Np, NpStatus] = CheckTable("NP_SEAMLDR.mutexes", (
           lambda c: c.state.failed, NpStatus.ELDRINPROG, _CORE, MEASURED),
 ), "The exchange is the check.")
 
-NP_RELOAD: CheckTable[Np, NpStatus] = CheckTable("NP_SEAMLDR.reload", (
+NP_SAME_LP: CheckTable[Np, NpStatus] = CheckTable("NP_SEAMLDR.lp", (
     Check("NP_SEAMLDR.same_lp", "acm_x2apicid_valid is 1 and acm_x2apicid is another processor",
           lambda c: c.table("acm_x2apicid_valid") == 1 and c.table("acm_x2apicid") != c.x2apic_id(),
           NpStatus.EMODBUSY, _CORE, MEASURED),
+), "A second launch must come from the processor of the first.")
+
+NP_LOADED: CheckTable[Np, NpStatus] = CheckTable("NP_SEAMLDR.loaded", (
     Check("NP_SEAMLDR.p_seamldr_ready", "SEAMEXTEND.P_SEAMLDR_READY is not 0: P-SEAMLDR was not shut down",
           lambda c: bool(c.seamextend().p_seamldr_ready), NpStatus.EMODBUSY, _CORE, MEASURED),
     Check("NP_SEAMLDR.seam_ready", "SEAMEXTEND.SEAM_READY is not 0: a TDX module is loaded",
           lambda c: bool(c.seamextend().seam_ready), NpStatus.EMODBUSY, _CORE, MEASURED),
-), "A second launch must come from the processor of the first, and only after SEAMLDR.SHUTDOWN.")
+), "After the register was copied out: only after SEAMLDR.SHUTDOWN.")
 
 NP_ENTROPY: CheckTable[Np, NpStatus] = CheckTable("NP_SEAMLDR.entropy", (
     Check("NP_SEAMLDR.aslr", "one try of RDSEED for ASLR fails", lambda c: not c.state.seed[0], NpStatus.EUNSPECERR,
@@ -391,7 +392,7 @@ NP_TABLES: dict[str, CheckTable[Np, NpStatus]] = {name: _map_table(name, what) f
 
 TABLES: tuple[CheckTable[Np, Any], ...] = (
     NP_ENTRY, NP_BIOS_DONE, NP_PRIVATE_SPACE, NP_COOKIE, NP_RESUME, NP_VALID, NP_MAP_TABLE, NP_SIZE, NP_PLATFORM,
-    NP_MUTEX, NP_RELOAD, NP_ENTROPY, NP_SPACE, NP_COPY, NP_RELOCATION, *NP_TABLES.values(),
+    NP_MUTEX, NP_SAME_LP, NP_LOADED, NP_ENTROPY, NP_SPACE, NP_COPY, NP_RELOCATION, *NP_TABLES.values(),
 )
 """All conditions of NP-SEAMLDR in the order in which a launch meets them."""
 
@@ -581,7 +582,9 @@ def take_mutex(np: Np) -> None:
 @implements("NP_SEAMLDR.may_reload", "the processor of the first launch, and nothing loaded", _CORE, MEASURED)
 def check_reload(np: Np) -> None:
     """NP_SEAMLDR.may_reload: rows 13 and 14."""
-    _ask(np, NP_RELOAD)
+    _ask(np, NP_SAME_LP)
+    np.wrmsr(msr.SEAMEXTEND_MSR, np.lp.acram_base + BUFFER | 1)
+    _ask(np, NP_LOADED)
 
 
 @implements("NP_SEAMLDR.draw_aslr", "ASLR = (16 bits of RDSEED & 7FFCH) << 32: address bits 34 to 46", _CORE, MEASURED)
