@@ -118,7 +118,7 @@ def sys_machine(current: str = "") -> Html:
     arrows = [Transition(a, b, text, tone="violet" if text == "SYS.UPDATE" else "quiet")
               for a, text, b in sys_transitions()]
     return state_machine(boxes, arrows, title="States of the TDX module; each arrow is a call that was made",
-                         current=current, cell=(320, 108), box=(196, 54))
+                         current=current, cell=(345, 108), box=(222, 54))
 
 
 def td_transitions() -> dict[str, list[tuple[str, str, str]]]:
