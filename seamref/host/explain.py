@@ -394,4 +394,6 @@ def _explain_name(text: str) -> list[Explanation]:
     by_title = {leaf.title: leaf for leaf in Leaf}
     if word in by_title:
         return explain_leaf(int(by_title[word]))
-    return [e for v, e in _SOFTWARE.items() if e.what.endswith("  " + word)]
+    plain = {"VMFAILINVALID": TDX_SEAMCALL_VMFAILINVALID, "#GP": TDX_SEAMCALL_GP, "#GP(0)": TDX_SEAMCALL_GP,
+             "#UD": TDX_SEAMCALL_UD}
+    return [e for v, e in _SOFTWARE.items() if e.what.endswith("  " + word) or plain.get(word) == v]

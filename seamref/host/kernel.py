@@ -105,7 +105,7 @@ class HostState:
     update: Any = None
     upload: Any = None
     device: Any = None
-    tds: tuple[Any, ...] = ()
+    tds: tuple[tuple[int, tuple[int, ...]], ...] = ()
     heap: tuple[tuple[int, int], ...] = ()
     dmesg: tuple[str, ...] = ()
     printed_once: frozenset[str] = frozenset()

@@ -137,7 +137,7 @@ def add_tds(host: Host, count: int = 1, **more: Any) -> tuple[vmm.Td, ...]:
     """Build TDs that count, as KVM would by SEAMCALLs on CPU 0; more arguments as :func:`seamref.host.vmm.build_td`."""
     first = len(host.state.tds)
     made = tuple(vmm.build_td(host.platform, host.cpu(0).apicid, first + i, **more) for i in range(count))
-    host.set(tds=(*host.state.tds, *(td.tdr for td in made)))
+    host.set(tds=(*host.state.tds, *((td.tdr, tuple(td.tdvprs)) for td in made)))
     return made
 
 

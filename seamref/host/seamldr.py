@@ -62,15 +62,18 @@ def _irqs_off(host: Host, cpu: int) -> None:
     host.set_cpu(cpu, irqs_off=True)
 
 
-@may_wait("seamldr.lock")
+def _lock_waits(host: Host, cpu: int, task: Task) -> str:
+    if host.state.seamldr_lock is None or not _wants_lock(host, task):
+        return ""
+    return f"spins on seamldr_lock, held by CPU {host.state.seamldr_lock}"
+
+
+@may_wait("seamldr.lock", _lock_waits)
 @implements("LNX.seamldr_call.lock", "one CPU at a time: seamldr_lock is held around the SEAMCALL", "LNX seamldr.c")
-def _lock(host: Host, cpu: int, task: Task) -> Next | str:
+def _lock(host: Host, cpu: int, task: Task) -> Next:
     """LNX.seamldr_call.lock: raw, because stop_machine calls with interrupts off, where PREEMPT_RT may not sleep."""
     if not _wants_lock(host, task):
         return Next("no lock", replace(task, pc="seamldr.vmptrst"))
-    holder = host.state.seamldr_lock
-    if holder is not None:
-        return f"spins on seamldr_lock, held by CPU {holder}"
     if host.series.lock is Lock.SPINLOCK and host.state.preempt_rt and host.cpu(cpu).irqs_off:
         host.printk("", SLEEPING_BUG)
     host.set(seamldr_lock=cpu)

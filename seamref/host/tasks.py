@@ -169,18 +169,23 @@ def is_blocked(host: Host, cpu: int) -> bool:
     task = host.cpu(cpu).tasks[-1]
     if task.call is not None:
         return task.call.inside and host.platform.peek_lp(host.cpu(cpu).apicid).is_SEAM_non_root()
-    if task.pc not in _MAY_WAIT:
-        return False
-    return isinstance(HANDLERS[task.pc](host.fork(), cpu, task), str)
+    waits = _WAITS.get(task.pc)
+    return waits is not None and waits(host, cpu, task) != ""
 
 
-_MAY_WAIT: set[str] = set()
+Waits = Callable[[Host, int, Task], str]
+"""What a CPU would wait for, empty when it would get on; changes nothing."""
+_WAITS: dict[str, Waits] = {}
 
 
-def may_wait(pc: str) -> Callable[[Handler], Handler]:
-    """Register a handler that may answer with what it waits for."""
-    _MAY_WAIT.add(pc)
-    return handler(pc)
+def may_wait(pc: str, waits: Waits) -> Callable[[Callable[[Host, int, Task], Next]], Handler]:
+    """Register a handler that is entered only when ``waits`` says nothing."""
+
+    def tie(function: Callable[[Host, int, Task], Next]) -> Handler:
+        _WAITS[pc] = waits
+        return handler(pc)(lambda host, cpu, task: waits(host, cpu, task) or function(host, cpu, task))
+
+    return tie
 
 
 def runnable(host: Host) -> tuple[int, ...]:

@@ -89,11 +89,23 @@ def cpu_offline(host: Host, cpu: int) -> Errno:
     if not others and host.state.tds:
         host.printk(TDX_PREFIX, f"TDX private KeyIDs in use: CPU {cpu} is the last of package {package}, stays online")
         return Errno.EBUSY
+    flush_vcpus(host, cpu)
     _wbinvd(host, cpu)
     if host.cpu(cpu).vmx_refs:
         vmx_put(host, cpu)
     host.set_cpu(cpu, online=False)
     return Errno.OK
+
+
+@implements("LNX.flush_vcpus", "before a CPU leaves VMX operation KVM takes the vCPUs of TDs off it (TDH.VP.FLUSH)",
+            "LNX kvm tdx.c", CHOSEN)
+def flush_vcpus(host: Host, cpu: int) -> None:
+    """LNX.flush_vcpus: VMXOFF would clear a launch state that the module relies on; a vCPU elsewhere is left alone."""
+    if not host.lp(cpu).vmx_on:
+        return
+    for _, tdvprs in host.state.tds:
+        for tdvpr in tdvprs:
+            seamcall(host, cpu, Leaf.TDH_VP_FLUSH, Args(rcx=tdvpr))
 
 
 def _wbinvd(host: Host, cpu: int) -> bool:
@@ -122,6 +134,23 @@ def kexec(host: Host, cpu: int = 0, *, attempts: int = 1000) -> int:
             vmx_put(host, number)
     host.set(module=ModuleState())
     return rax
+
+
+@implements("LNX.suspend", "suspend drops every CPU's VMX reference, resume takes it again", "LNX tdx.c")
+def suspend(host: Host) -> None:
+    """LNX.suspend: VMXOFF everywhere; the module stays as it is."""
+    for number in host.online:
+        flush_vcpus(host, number)
+        vmx_put(host, number)
+
+
+def resume(host: Host) -> Errno:
+    """VMXON everywhere; the first error."""
+    for number in host.online:
+        ret = vmx_get(host, number)
+        if ret is not Errno.OK:
+            return ret
+    return Errno.OK
 
 
 # --- boot -----------------------------------------------------------------------------------------------------

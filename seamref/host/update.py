@@ -87,16 +87,21 @@ def _set(host: Host, **changes: object) -> None:
 # --- the worker's loop --------------------------------------------------------------------------------------
 
 
-@may_wait("update.observe")
+def _observe_waits(host: Host, cpu: int, task: Task) -> str:
+    shared = control(host)
+    if shared.state != task.cur or _leaves(host, task):
+        return ""
+    return f"waits for the others in {shared.state.name}"
+
+
+@may_wait("update.observe", _observe_waits)
 @implements("UPDATE.observe", "a worker acts when the global state differs from its own; else it relaxes and looks at "
             "the failures", "LNX seamldr.c")
-def _observe(host: Host, cpu: int, task: Task) -> Next | str:
+def _observe(host: Host, cpu: int, task: Task) -> Next:
     """UPDATE.observe: single read of the state; `continue` still evaluates the loop condition."""
     shared = control(host)
     if shared.state == task.cur:
-        if _leaves(host, task):
-            return Next("sees the failure", replace(task, pc="update.leave"))
-        return f"waits for the others in {shared.state.name}"
+        return Next("sees the failure", replace(task, pc="update.leave"))
     return Next(f"sees {shared.state.name}", replace(task, cur=int(shared.state), ret=Errno.OK, pc="update.work"))
 
 
@@ -257,11 +262,14 @@ def _enable(host: Host, cpu: int, task: Task) -> Next:
     return Next("", replace(task, pc="enable.lock"))
 
 
-@may_wait("enable.lock")
-def _enable_lock(host: Host, cpu: int, task: Task) -> Next | str:
+def _enable_waits(host: Host, cpu: int, task: Task) -> str:
+    holder = host.state.sysinit_lock
+    return "" if holder is None else f"spins on sysinit_lock, held by CPU {holder}"
+
+
+@may_wait("enable.lock", _enable_waits)
+def _enable_lock(host: Host, cpu: int, task: Task) -> Next:
     """sysinit_lock, raw."""
-    if host.state.sysinit_lock is not None:
-        return f"spins on sysinit_lock, held by CPU {host.state.sysinit_lock}"
     host.set(sysinit_lock=cpu)
     return Next("takes sysinit_lock", replace(task, pc="enable.sysinit"))
 

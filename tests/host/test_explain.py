@@ -40,6 +40,7 @@ def test_explain__operand_details_are_read() -> None:
 def test_explain__a_number_has_all_its_readings() -> None:
     assert [e.component for e in explain("0x8000000000000001")] == ["NP-SEAMLDR", "a call of P-SEAMLDR"]
     assert [e.component for e in explain("0x8000000000010002")][:2] == ["P-SEAMLDR", "NP-SEAMLDR"]
+    assert explain("VMfailInvalid")[0].what.endswith("TDX_SEAMCALL_VMFAILINVALID") and explain("#UD")
     assert explain("34")[0].what.endswith("TDH.SYS.RD") and explain("TDH.SYS.RD")[0].what.endswith("TDH.SYS.RD")
     assert explain("17")[0].component == "TDX module"
     assert explain("0x123456789ABCDEF0") == [] and explain("hello") == [] and explain("") == []

@@ -326,3 +326,21 @@ def test_LNX_sysinfo__a_module_that_clobbers_RBP_is_refused() -> None:
     assert tdx_enable(host) is Errno.EINVAL
     assert any("RBP" in line for line in host.state.dmesg)
     assert host.state.dmesg[-1] == "virt/tdx: TDX-Module initialization failed (-22)"
+
+
+def test_LNX_suspend__VMX_goes_and_comes_and_the_TD_counts_on() -> None:
+    from seamref.host.tdx import resume, suspend
+
+    host, td = fresh(4)
+    suspend(host)
+    assert not any(host.lp(n).vmx_on for n in host.online)
+    assert count_of(host, td) == "#UD"
+    assert resume(host) is Errno.OK and count_of(host, td) == 3
+    unflushed = host.fork()
+    unflushed.set(tds=())  # a KVM that forgot to flush its vCPUs
+    suspend(unflushed)
+    assert resume(unflushed) is Errno.OK and "VMfailValid(5)" in str(count_of(unflushed, td.copy()))
+    assert not unflushed.platform.SEAM_READY  # the module's VMRESUME failed: shutdown in SEAM
+    suspend(host)
+    host.platform.set_msr(host.lp(1), 0x3A, 1)  # somebody forbade VMX meanwhile
+    assert resume(host) is Errno.EIO
