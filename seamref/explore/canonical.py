@@ -8,8 +8,7 @@ parts.  The plain fingerprint lists the parts in the order of the CPUs; the cano
 of interchangeable CPUs.  How many worlds one canonical fingerprint stands for follows from how many parts are equal:
 their sum over an exploration with symmetry must be the number of states without it, and a test compares.
 
-What nobody will read is left out: the kernel's log, how many steps an actor took (but for one that a fault waits
-for), the order in which workers returned 0, and the words that P-SEAMLDR's next entry overwrites.
+What nobody will read is left out: the kernel's log, how many steps an actor took, the order in which workers returned 0, and the words that P-SEAMLDR's next entry overwrites.
 
 Not recognising an address costs reduction, never soundness: the parts then merely differ.
 """
@@ -59,7 +58,7 @@ class Canon:
             pages.sort()
         self.bitmap_pages = {at // _PAGE for at, _ in setting.bitmaps}
         self.pointer_pages: dict[int, list[int]] = {}
-        for at in setting.pointers:
+        for at in (*setting.pointers, *setting.stale):
             self.pointer_pages.setdefault(at // _PAGE, []).append(at % _PAGE)
         self.left_out = frozenset(own) | self.bitmap_pages | set(self.pointer_pages)
         self.groups = setting.same if symmetry else ()
@@ -184,19 +183,18 @@ class Canon:
         return _digest(b"".join(parts))
 
     def _pointers(self, page: int, data: bytearray, mine: list[list[Any]], dead: bool) -> list[int]:
-        """Words that P-SEAMLDR's next entry overwrites before anybody reads them: nothing while nobody is inside.
+        """Words that hold an address of some CPU's own range: moved to that CPU's part.
 
-        While somebody is, those that hold the address of some CPU's own range are moved to that CPU's part.
+        Those that P-SEAMLDR's next entry overwrites before anybody reads them are only taken out: the saved registers
+        while nobody is inside behind its entry (``dead``), and in memory always what SEAMCALL saves in the VMCS.
         """
         moved = []
         for offset in self.pointer_pages.get(page, ()):
-            if dead:
-                data[offset : offset + 8] = bytes(8)
-                continue
             found = self.owner(int.from_bytes(data[offset : offset + 8], "little"))
             if found is not None:
-                mine[found[0]].append((page, offset, found[1]))
-                moved.append(offset)
+                if not dead and page * _PAGE + offset not in self.setting.stale:
+                    mine[found[0]].append((page, offset, found[1]))
+                    moved.append(offset)
                 data[offset : offset + 8] = bytes(8)
         return moved
 
@@ -230,8 +228,9 @@ class Canon:
         platform, state = host.platform, host.state
         mine: list[list[Any]] = [[] for _ in self.apicids]
         mutex = platform.P_SEAMLDR_MUTEX
-        bitmaps = self._bits(world, mine, mutex is None)
-        mentions = self._mentions(world, mine, mutex is None)
+        dead = mutex is None or platform.peek_lp(mutex).program_state is None
+        bitmaps = self._bits(world, mine, dead)
+        mentions = self._mentions(world, mine, dead)
         update = state.update
         if update is not None:
             wrong = 0
@@ -246,7 +245,7 @@ class Canon:
             mine[self.number[mutex]].append("mutex")
         fault = rest.fault
         if fault is not None and fault.actor < len(mine):
-            mine[fault.actor].append((fault.kind, fault.at - rest.counts[fault.actor]))
+            mine[fault.actor].append(fault.kind)
             fault = None
         parts = []
         for cpu, id in enumerate(self.apicids):

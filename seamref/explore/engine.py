@@ -27,7 +27,7 @@ from seamref.explore.canonical import Canon, Print
 from seamref.explore.independence import CAUTIOUS, Assume, persistent
 from seamref.explore.memo import remembering
 from seamref.explore.properties import Property, get_property
-from seamref.explore.world import Did, World
+from seamref.explore.world import STRIKE, Did, World
 
 if TYPE_CHECKING:
     from seamref.explore.scenarios import Scenario
@@ -207,9 +207,12 @@ class Search:
             frontier[index] = None  # type: ignore[call-overload]  # let go of it as soon as it is expanded
             if self._bound():
                 break
-            for actor in self._choose(world, depth - 1, index):
+            for choice in self._choices(world, depth - 1, index):
+                actor = choice % STRIKE
                 child = world.fork()
-                did = child.step(actor)
+                did = child.take(choice)
+                if did.pointless:
+                    continue
                 self.transitions += 1
                 if self.por:
                     self._contradiction(world, child, actor)
@@ -218,7 +221,7 @@ class Search:
                 if wrong is not None and wrong[0] not in self.broken:
                     # The state itself may be known already: what breaks is the step.
                     parents.append(index)
-                    actors.append(actor)
+                    actors.append(choice)
                     following.append(child)
                     if key.key not in seen:
                         seen.add(key.key)
@@ -231,12 +234,17 @@ class Search:
                     seen.add(key.key)
                     self._stored(key)
                     parents.append(index)
-                    actors.append(actor)
+                    actors.append(choice)
                     following.append(child)
             if self.contradicted is not None or (self.stop_first and self.broken):
                 break
         self.widths.append(len(following))
         return following if self.contradicted is None else []
+
+    def _choices(self, world: World, depth: int, index: int) -> list[int]:
+        """The steps to take: of whom, and for whom a fault may strike also with it."""
+        chosen = self._choose(world, depth, index)
+        return chosen + [actor + STRIKE for actor in chosen if world.is_armed(actor)]
 
     def _choose(self, world: World, depth: int, index: int) -> list[int]:
         enabled = world.enabled()
@@ -330,7 +338,7 @@ def replay(root: World, schedule: Iterable[int]) -> tuple[World, tuple[Did, ...]
     world = root.fork()
     steps = []
     for actor in schedule:
-        steps.append(world.step(actor))
+        steps.append(world.take(actor))
         world = world.fork()
     return world, tuple(steps)
 
@@ -356,7 +364,7 @@ def explore(
     """Explore a scenario under every interleaving, and with every placement of the named faults.
 
     ``cpus``      how many CPUs (default: the scenario's)
-    ``faults``    kinds from :data:`seamref.explore.faults.FAULTS`; each is placed at every step of every actor that
+    ``faults``    kinds from :data:`seamref.explore.faults.FAULTS`; each strikes once, before any step of any actor that
                   could suffer it (of interchangeable CPUs, one)
     ``properties`` names from :data:`seamref.explore.properties.PROPERTIES` (default: the scenario's)
     ``shortest``  confirm that a counterexample is the shortest of all interleavings, by a search without partial
@@ -397,7 +405,7 @@ def conclude(
     reductions = tuple(
         word for word, on in (("symmetry", found.symmetry), ("partial order", found.por)) if on
     )
-    complete = found.why == "" or (found.why.startswith("stopped at the first") and False)
+    complete = found.why == ""
     return Result(
         scenario, cpus, len(roots), found.states, found.worlds, found.transitions, len(found.widths) - 1, found.ends,
         time.perf_counter() - began, complete, found.why, tuple(broken), tuple(names), tuple(found.widths), reductions,
@@ -424,7 +432,7 @@ def _counterexample(
     wrong: str | None = None
     for actor in schedule:
         before = world.fork()
-        did = world.step(actor)
+        did = world.take(actor)
         steps.append(did)
         if check.step is not None:
             wrong = check.step(before, world, did) or wrong

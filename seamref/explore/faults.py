@@ -1,8 +1,7 @@
 """Faults that strike one actor just before one of its steps, each as the platform or the host would suffer it.
 
-A fault is *placed*: an exploration starts once for every (actor, step) it could strike, and each of those worlds runs
-under every interleaving.  A fault that changes nothing where it was placed (an entropy failure before a step that
-draws nothing) leaves the run as it is without it.
+A fault is armed for one actor; at each of that actor's steps it strikes or waits, and both are explored.  Where striking
+turns out to change nothing (an entropy failure before a step that draws nothing) that branch is not followed.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from seamref.arch.events import EventKind, deliver_pending, raise_event, shutdow
 from seamref.arch.lp import Activity
 from seamref.arch.memory import Agent
 from seamref.arch.outcome import Shutdown
-from seamref.arch.seamops import SeamopsLeaf, SeamopsStatus
+from seamref.arch.seamops import SeamopsStatus
 from seamref.explore.access import EVERYTHING, NOTHING, Accesses, touch
-from seamref.host.abi import SEAMLDR_PARAMS
+from seamref.host.abi import SEAMLDR_PARAMS, Leaf
 from seamref.host.update import Control
 
 if TYPE_CHECKING:
@@ -64,10 +63,24 @@ def _no_entropy_ever(world: World, actor: int) -> str:
 
 def _seamdb(status: SeamopsStatus, times: int) -> Callable[[World, int], str]:
     def strike(world: World, actor: int) -> str:
-        world.host.platform.inject("seamdb", *[(SeamopsLeaf.SEAMDB_INSERT.name, int(status))] * times)
+        if not _installs_next(world, actor):
+            return ""
+        world.host.platform.inject("seamdb", *[("INSERT", int(status))] * times)
         return f"SEAMDB_INSERT will answer {status.name}" + (f", {times} times" if times > 1 else "")
 
     return strike
+
+
+def _installs_next(world: World, actor: int) -> bool:
+    """Whether this CPU's next step is the last processor's INSTALL."""
+    from seamref.explore.probe import read_session
+
+    task = world.task(actor) if actor < world.cpus else None
+    if task is None or task.call is None or not task.call.inside or task.call.fn != Leaf.SEAMLDR_INSTALL:
+        return False
+    lp = world.host.platform.peek_lp(world.host.state.cpus[actor].apicid)
+    done, total = read_session(world.host.platform)
+    return getattr(lp.program_state, "name", "") == "LEAF" and done == total - 1
 
 
 def _update_params(world: World) -> int:
@@ -79,7 +92,7 @@ def _corrupt(name: str) -> Callable[[World, int], str]:
     def strike(world: World, actor: int) -> str:
         at = _update_params(world)
         if not at:
-            return "no image yet"
+            return ""
         if name != "params":
             params = SEAMLDR_PARAMS.decode(world.host.read(at, SEAMLDR_PARAMS.size))
             at = params.sigstruct_paddr if name == "sigstruct" else params.module_pages_pa_list[0]
@@ -107,7 +120,8 @@ def _offline(world: World, actor: int) -> str:
 
     if world.host.state.update is not None or world.host.state.cpus[actor].tasks:
         return ""
-    return f"goes offline: {cpu_offline(world.host, actor)}"
+    ret = cpu_offline(world.host, actor)
+    return "" if ret else "goes offline"
 
 
 _IMAGE = touch(writes="image")

@@ -130,7 +130,7 @@ def _job(name: str) -> Accesses:
 
 def _armed(world: World, actor: int) -> Accesses:
     fault = world.rest.fault
-    if fault is None or fault.actor != actor or world.rest.counts[actor] > fault.at:
+    if fault is None or fault.actor != actor:
         return NOTHING
     from seamref.explore.faults import FAULTS
 

@@ -319,6 +319,47 @@ class GuestRuns:
 
 
 @dataclass(frozen=True, slots=True)
+class NmiCaller:
+    """An NMI comes to a CPU, whatever its kernel is at, and the handler calls SEAMLDR.INFO without any lock.
+
+    Inside SEAM an NMI waits, so the handler runs only outside.
+    """
+
+    cpu: int
+    name: str = "NMI"
+
+    def enabled(self, world: World, state: Any) -> bool:
+        """Once, outside SEAM."""
+        record = world.host.state.cpus[self.cpu]
+        return state == 0 and not record.dead and not world.host.platform.peek_lp(record.apicid).inSEAM
+
+    def done(self, world: World, state: Any) -> bool:
+        """Whether it came."""
+        return bool(state)
+
+    def step(self, world: World, state: Any) -> tuple[Any, str]:
+        """The handler on top of what it interrupted."""
+        record = world.host.cpu(self.cpu)
+        call = Call(Leaf.SEAMLDR_INFO, Args(rcx=INFO_BUFFERS + 0x1000 * self.cpu), Stub.SEAMCALL, Wrap.PRERR)
+        world.host.set_cpu(self.cpu, tasks=(*record.tasks, Task("nmi.info", call=call)))
+        return 1, f"NMI on CPU {self.cpu}: its handler wants SEAMLDR_INFO"
+
+    def accesses(self, world: World, state: Any) -> Accesses:
+        """It changes what its CPU does next."""
+        return EVERYTHING
+
+    def ahead(self, world: World, state: Any, frozen: int) -> Accesses:
+        """Nothing once it came."""
+        return NOTHING if state else EVERYTHING
+
+
+@local("nmi.info")
+def _nmi_done(host: Host, cpu: int, task: Task) -> Next:
+    """Whatever INFO answered, the handler returns."""
+    return Next(f"INFO: {task.ret}, IRET", None, task.ret)
+
+
+@dataclass(frozen=True, slots=True)
 class Relaunch:
     """NP-SEAMLDR again: when every CPU has left P-SEAMLDR for good, the OS launches a new one from the boot processor."""
 
@@ -359,5 +400,5 @@ def update_of(host: Host) -> Control | None:
     return shared if isinstance(shared, Control) else None
 
 
-__all__ = ["Finish", "GuestRuns", "HANDLERS", "Hotplug", "INFO_BUFFERS", "JOBS", "Prepared", "Relaunch", "Sequence",
+__all__ = ["Finish", "GuestRuns", "HANDLERS", "Hotplug", "INFO_BUFFERS", "JOBS", "NmiCaller", "Prepared", "Relaunch", "Sequence",
            "Upload", "union", "update_of"]

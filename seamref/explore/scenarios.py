@@ -17,7 +17,7 @@ from seamref.arch.structures import SYS_INFO_TABLE
 from seamref.arch.vmcs import FIELDS
 from seamref.errors import SeamrefError
 from seamref.explore.faults import FAULTS
-from seamref.explore.jobs import GuestRuns, Hotplug, Relaunch, Upload
+from seamref.explore.jobs import GuestRuns, Hotplug, NmiCaller, Relaunch, Upload
 from seamref.explore.probe import loader_data
 from seamref.explore.properties import STANDARD
 from seamref.explore.world import Armed, Extra, Setting, World
@@ -118,10 +118,10 @@ def setting_of(host: Host, extras: tuple[Extra, ...] = (), special: Sequence[int
     data_at = loader_data(platform)
     bitmaps = tuple((data_at + P_SEAMLDR_DATA.offset_of(name), 128) for name in ("update_bitmap", "shutdown_bitmap"))
     pointers = [data_at + P_SEAMLDR_DATA.offset_of("gprs") + 8 * i for i in range(16)]
-    if held is not None:
-        pointers += [held.base + PAGE + f.offset for f in FIELDS if f.size == 8]
+    saved = [f for f in FIELDS if f.size == 8 and (f.name == "vmcs_link_pointer" or f.name.startswith("guest_"))]
+    stale = frozenset(held.base + PAGE + f.offset for f in saved) if held is not None else frozenset()
     same = tuple(cpu for cpu in range(len(host.state.cpus)) if cpu not in special)
-    return Setting(extras, (same,) if len(same) > 1 else (), own, tuple(moves), bitmaps, tuple(pointers),
+    return Setting(extras, (same,) if len(same) > 1 else (), own, tuple(moves), bitmaps, tuple(pointers), stale,
                    ((1, LOCAL_DATA.offset_of("lp_id")),) if lps else (), data)
 
 
@@ -153,34 +153,19 @@ class Scenario:
     why: str = ""
     targets: Callable[[World], tuple[int, ...]] = field(default=lambda world: (0, 1) if world.cpus > 1 else (0,))
 
-    def roots(self, cpus: int, faults: Sequence[str] = (), steps: Sequence[int] | None = None) -> list[World]:
-        """The world, or one world for every placement of every named fault."""
+    def roots(self, cpus: int, faults: Sequence[str] = ()) -> list[World]:
+        """The world, and one world for every actor that a named fault may strike."""
         world = self.make(cpus)
         for name in faults:
             if name not in FAULTS:
                 raise SeamrefError(f"no fault {name!r}; there are {', '.join(FAULTS)}")
-        if not faults:
-            return [world]
-        most = _longest(world)
-        roots = []
+        roots = [world]
         for name in faults:
             for actor in self.targets(world):
-                for at in steps if steps is not None else range(most[actor] + 1):
-                    root = world.fork()
-                    root.set(fault=Armed(name, actor, at))
-                    roots.append(root)
-        return roots
-
-
-def _longest(world: World) -> tuple[int, ...]:
-    """How many steps each actor takes when each runs as long as it can: where faults can be placed."""
-    going = world.fork()
-    while True:
-        enabled = going.enabled()
-        if not enabled:
-            return going.rest.counts
-        going.step(enabled[0])
-        going = going.fork()
+                root = world.fork()
+                root.set(fault=Armed(name, actor))
+                roots.append(root)
+        return roots if len(roots) == 1 else roots[1:]
 
 
 SCENARIOS: dict[str, Scenario] = {}
@@ -295,70 +280,13 @@ _scenario("info-during-update", "two users read num_remaining_updates while the 
 # --- a caller that stop_machine does not stop
 
 
-def _rogue(cpus: int) -> World:
-    """The last CPU is not among those stopped, and reads INFO without the lock (firmware, or a module of its own)."""
-    host = booted(cpus)
-    record = host.state.cpus[-1]
-    host.set(cpus=(*host.state.cpus[:-1], replace(record, online=False)))
-    world = update_world(cpus, host=host, special=(0, cpus - 1))
-    back = world.host.state.cpus
-    extras = (*world.setting.extras, Rogue(cpus - 1))
-    setting = replace(world.setting, extras=extras)
-    world.host.set(cpus=back)
-    return World(world.host, setting, extras=(*world.rest.extras, None))
+def _nmi_caller(cpus: int) -> World:
+    return update_world(cpus, others=(NmiCaller(cpus - 1),), states=(0,), special=(0, cpus - 1))
 
 
-@dataclass(frozen=True, slots=True)
-class Rogue:
-    """Software that calls SEAMLDR.INFO on a processor the kernel does not count, without any lock."""
-
-    cpu: int
-    name: str = "rogue"
-
-    def _lp(self, world: World) -> Any:
-        return world.host.platform.peek_lp(world.host.state.cpus[self.cpu].apicid)
-
-    def enabled(self, world: World, state: Any) -> bool:
-        """Until its one call is done."""
-        return state != "done"
-
-    def done(self, world: World, state: Any) -> bool:
-        """Whether it is."""
-        return bool(state == "done")
-
-    def step(self, world: World, state: Any) -> tuple[Any, str]:
-        """SEAMCALL, or a step inside."""
-        from seamref.arch.outcome import Entered, Left
-        from seamref.arch.seam import seamcall
-        from seamref.arch.software import step
-        from seamref.explore.jobs import INFO_BUFFERS
-        from seamref.host.abi import Leaf
-
-        platform, id = world.host.platform, self._lp(world).id
-        if state is None:
-            lp = platform.lp(id)
-            lp.rax, lp.rcx = int(Leaf.SEAMLDR_INFO), INFO_BUFFERS
-            outcome = seamcall(platform, id)
-            return ("in" if isinstance(outcome, Entered) else "done"), f"SEAMCALL(INFO): {outcome}"
-        left = step(platform, id)
-        return ("done" if isinstance(left, Left) else "in"), f"{left}"
-
-    def accesses(self, world: World, state: Any) -> Any:
-        """P-SEAMLDR, the register."""
-        from seamref.explore.access import NOTHING, touch
-
-        return NOTHING if state == "done" else touch(reads="ready seamdb module", writes="p_seamldr")
-
-    def ahead(self, world: World, state: Any, frozen: int) -> Any:
-        """The same."""
-        return self.accesses(world, state)
-
-
-_scenario("rogue-caller", "somebody calls P-SEAMLDR without the lock, on a processor that is not stopped", _rogue,
-          properties=_UPDATE, cpus=3,
-          expected=("nobody-collides", "session-ends", "update-succeeds"),
-          why="the kernel's lock protects only against callers that take it; the processor's own mutex turns the "
-              "worker away")
+_scenario("nmi-caller", "an NMI handler on one CPU calls SEAMLDR.INFO without the lock, at any time", _nmi_caller,
+          properties=_UPDATE, expected=("nobody-collides", "session-ends", "update-succeeds"),
+          why="seamldr_lock protects only against callers that take it, and NMIs come in stop_machine too")
 
 
 # --- hotplug

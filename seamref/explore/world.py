@@ -24,25 +24,28 @@ Ghost: TypeAlias = tuple[tuple[str, Any], ...]
 
 @dataclass(frozen=True, slots=True)
 class Armed:
-    """A fault that will strike: ``kind`` at the actor's own step number ``at`` (0: before its first step)."""
+    """A fault that may strike once, before any one step of this actor."""
 
     kind: str
     actor: int
-    at: int
 
     def __str__(self) -> str:
-        return f"{self.kind} at step {self.at} of actor {self.actor}"
+        return f"{self.kind} on actor {self.actor}"
 
 
 @dataclass(frozen=True, slots=True)
 class Did:
-    """One transition: which actor, what it did, and the fault that struck just before it."""
+    """One transition: which actor, what it did, and the fault that struck just before it.
+
+    ``pointless``: a fault was placed here, and changed nothing.
+    """
 
     actor: int
     name: str
     pc: str
     text: str
     fault: str = ""
+    pointless: bool = False
 
 
 class Extra(Protocol):
@@ -100,6 +103,7 @@ class Setting:
     ``moves``     linear ranges that belong to one CPU each: (base, size, CPU number, name)
     ``bitmaps``   physical address and bytes of bitmaps by x2APIC id
     ``pointers``  physical addresses of 64-bit words that may hold an address of some CPU's own range
+    ``stale``     the same, and SEAMCALL overwrites them before anybody reads them
     ``ids``       32-bit words in own pages that hold the CPU's own x2APIC id: (which page, offset)
     ``data``      what jobs and properties of the scenario want to know
     """
@@ -110,6 +114,7 @@ class Setting:
     moves: tuple[tuple[int, int, int, str], ...] = ()
     bitmaps: tuple[tuple[int, int], ...] = ()
     pointers: tuple[int, ...] = ()
+    stale: frozenset[int] = frozenset()
     ids: tuple[tuple[int, int], ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
 
@@ -120,8 +125,8 @@ class Rest:
 
     ``scripts``   names of the jobs each CPU still has to start
     ``extras``    states of the other actors
-    ``counts``    steps each actor took: where a fault strikes
-    ``fault``     the fault that is armed
+    ``counts``    steps each actor took
+    ``fault``     the fault that is armed and did not strike yet
     ``running``   the job each CPU is at
     ``results``   what each CPU's jobs returned
     ``ghost``     what properties remember
@@ -134,6 +139,10 @@ class Rest:
     fault: Armed | None = None
     results: tuple[tuple[tuple[str, Errno], ...], ...] = ()
     ghost: Ghost = ()
+
+
+STRIKE = 1000
+"""Added to an actor's number in a schedule where the armed fault strikes before its step."""
 
 
 class World:
@@ -227,15 +236,24 @@ class World:
         """The actors that would get on."""
         return [actor for actor in self.actors if self.is_enabled(actor)]
 
-    def step(self, actor: int) -> Did:
-        """One step of one actor, preceded by the fault that is armed for it."""
-        struck = ""
+    def is_armed(self, actor: int) -> bool:
+        """Whether a fault may strike this actor now."""
+        return self.rest.fault is not None and self.rest.fault.actor == actor
+
+    def take(self, choice: int) -> Did:
+        """A step by its number in a schedule: the actor, plus STRIKE where the fault strikes first."""
+        return self.step(choice % STRIKE, strike=choice >= STRIKE)
+
+    def step(self, actor: int, *, strike: bool = False) -> Did:
+        """One step of one actor, preceded by the fault that is armed for it if it is to ``strike``."""
+        struck, pointless = "", False
         fault = self.rest.fault
-        if fault is not None and fault.actor == actor and fault.at == self.rest.counts[actor]:
+        if strike and fault is not None:
             from seamref.explore.faults import FAULTS
 
             self.set(fault=None)
             struck = FAULTS[fault.kind].strike(self, actor)
+            pointless = not struck
             if actor < self.cpus and self.host.cpu(actor).dead:
                 self._count(actor)
                 return Did(actor, self.name(actor), "fault", "is gone", struck)
@@ -249,7 +267,9 @@ class World:
             self.set(extras=(*extras[:index], state, *extras[index + 1 :]))
             pc = extra.name
         self._count(actor)
-        return Did(actor, self.name(actor), pc, text, struck)
+        if strike and "rdrand" in self.host.platform.injected and fault is not None and fault.kind == "rdrand":
+            pointless = True  # nobody drew
+        return Did(actor, self.name(actor), pc, text, struck, pointless)
 
     def _count(self, actor: int) -> None:
         counts = self.rest.counts
