@@ -16,7 +16,7 @@ from seamref.pseamldr.sigstruct import SEAM_SIGSTRUCT
 from seamref.show.explorers import Explorer
 from seamref.show.html import Hex, Html, Id, clause_ref, marked_up, stack
 from seamref.show.loader_abi import leaf_calls
-from seamref.show.loader_lab import Attempt, Called, Session, identity_text, rdx_text, seamextend
+from seamref.show.loader_lab import Attempt, Called, Session, rdx_text, seamextend
 from seamref.show.loader_memory import (
     Run,
     Stage,
@@ -412,10 +412,10 @@ def aftermath_table(found: Sequence[Refusal]) -> Table:
     for refusal in found:
         session, last = refusal.session, refusal.session.last
         rows.append((
-            refusal.case.brings, f"`{last.answer}`", rdx_text(last.rdx), identity_text(last.after), session.memory,
+            refusal.case.brings, f"`{last.answer}`, RDX = {last.rdx}", _short(last.after), session.memory,
             refusal.remaining, f"{len(session.platform.seamdb)} entries",
         ))
-    return Table(("attempt", "RAX", "RDX", "SEAMEXTEND", "module range", "num_remaining_updates", "SEAMDB"), rows)
+    return Table(("attempt", "answer", "SEAMEXTEND", "module range", "updates counted", "SEAMDB"), rows)
 
 
 def funnel(found: Sequence[Refusal]) -> Html:
