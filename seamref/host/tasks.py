@@ -178,12 +178,16 @@ Waits = Callable[[Host, int, Task], str]
 _WAITS: dict[str, Waits] = {}
 
 
-def may_wait(pc: str, waits: Waits) -> Callable[[Callable[[Host, int, Task], Next]], Handler]:
+Entered = Callable[[Host, int, Task], Next]
+
+
+def may_wait(pc: str, waits: Waits) -> Callable[[Entered], Entered]:
     """Register a handler that is entered only when ``waits`` says nothing."""
 
-    def tie(function: Callable[[Host, int, Task], Next]) -> Handler:
+    def tie(function: Entered) -> Entered:
         _WAITS[pc] = waits
-        return handler(pc)(lambda host, cpu, task: waits(host, cpu, task) or function(host, cpu, task))
+        handler(pc)(lambda host, cpu, task: waits(host, cpu, task) or function(host, cpu, task))
+        return function
 
     return tie
 
