@@ -48,6 +48,7 @@ TDX_MODULE_BUILD = Layout(
             Bit("checks_misc_enable", 1, 1, "TDH.SYS.INIT looks at IA32_MISC_ENABLE (1.5.05 and later)"),
             Bit("version_1_init", 2, 2, "takes version 1 of TDH.SYS.INIT (1.5.16)"),
             Bit("version_1_vp_init", 3, 3, "takes version 1 of TDH.VP.INIT (1.5.05)"),
+            Bit("disable", 4, 4, "has TDH.SYS.DISABLE"),
         )), "differences of behaviour between releases", 32),
         reserved("reserved_1", 24, 40),
     ),
@@ -56,7 +57,7 @@ TDX_MODULE_BUILD = Layout(
     doc="Build constants of a minted TDX module, 64 bytes behind the stub at its entry point.",
 )
 
-DETECT_AFTER_UPDATE, CHECKS_MISC_ENABLE, VERSION_1_INIT, VERSION_1_VP_INIT = 1, 2, 4, 8
+DETECT_AFTER_UPDATE, CHECKS_MISC_ENABLE, VERSION_1_INIT, VERSION_1_VP_INIT, DISABLE = 1, 2, 4, 8, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,9 @@ BUILDS: dict[str, Build] = {build.name: build for build in (
     Build("1.5.33", "a later release that knows handoff version 0 only", update=33, build_num=953, build_date=20260415,
           tdx_features0=0x2_26F3_0FBF | UPDATE_COMPATIBILITY,
           knobs=CHECKS_MISC_ENABLE | VERSION_1_INIT | VERSION_1_VP_INIT, minor_svn=15),
+    Build("1.5.40", "as 1.5.30, and can be disabled (TDH.SYS.DISABLE)", update=40, build_num=960, build_date=20260601,
+          tdx_features0=0x2_26F3_0FBF | UPDATE_COMPATIBILITY, module_hv=1,
+          knobs=CHECKS_MISC_ENABLE | VERSION_1_INIT | VERSION_1_VP_INIT | DISABLE, minor_svn=16),
     Build("2.0.05", "the next major SVN", major=2, minor=0, update=5, build_num=1010, build_date=20250123,
           tdx_features0=0x22_6F3F_0FBF, knobs=CHECKS_MISC_ENABLE | VERSION_1_INIT | VERSION_1_VP_INIT, minor_svn=4,
           major_svn=3),

@@ -431,6 +431,7 @@ class Leaf:
     ``outputs``  registers zeroed before the checks (``ones`` of them set to all ones instead)
     ``states``   SYS states in which the dispatcher lets it through
     ``versions`` highest version of the leaf that a build takes (by knob), besides 0
+    ``knob``     the build must have it, or there is no such leaf
     """
 
     number: int
@@ -443,6 +444,7 @@ class Leaf:
     before_ready: bool = False
     versions: tuple[tuple[int, int], ...] = ()
     inputs: str = ""
+    knob: int = 0
 
 
 LEAVES: dict[int, Leaf] = {}

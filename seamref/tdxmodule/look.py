@@ -176,12 +176,18 @@ def td_facts(platform: Platform, tdr_pa: int) -> dict[str, Any]:
     return facts
 
 
-def visible_to_host(platform: Platform, secret: bytes, agents: tuple[Agent, ...] = (Agent.HOST,
-                    Agent.DMA)) -> list[int]:
-    """Physical addresses at which somebody outside SEAM reads ``secret``, with any KeyID it may use."""
+def visible_to_host(
+    platform: Platform, secret: bytes, agents: tuple[Agent, ...] = (Agent.HOST, Agent.DMA), quick: bool = False
+) -> list[int]:
+    """Physical addresses at which somebody outside SEAM reads ``secret``, with any KeyID it may use.
+
+    ``quick`` looks only at pages whose decrypted bytes hold the secret at all.
+    """
     found: set[int] = set()
     shared = 1 << platform.keyid_bits - platform.tdx_keyid_bits
-    for at, _ in platform.store_.pages():
+    for at, decrypted in platform.store_.pages():
+        if quick and secret not in decrypted:
+            continue
         for agent in agents:
             for keyid in (0, 1, shared - 1):
                 data = platform.load(agent, platform.with_keyid(at, keyid), PAGE)

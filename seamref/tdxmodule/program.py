@@ -80,9 +80,13 @@ def _bad_version(c: Call) -> bool:
     return not (by_knob or (c.leaf in _VERSION_1 and c.version == 1))
 
 
-def _early(c: Call) -> bool:
+def _is_there(c: Call) -> bool:
     found = LEAVES.get(c.leaf)
-    return found is not None and found.before_ready
+    return found is not None and (not found.knob or c.has(found.knob))
+
+
+def _early(c: Call) -> bool:
+    return _is_there(c) and LEAVES[c.leaf].before_ready
 
 
 DISPATCH: CheckTable[Call, Answer] = CheckTable("TDX module dispatcher", (
@@ -94,7 +98,7 @@ DISPATCH: CheckTable[Call, Answer] = CheckTable("TDX module dispatcher", (
           lambda c: c.state == SysState.SYS_SHUTDOWN and c.leaf != 44, Answer(S.TDX_SYS_SHUTDOWN), _D),
     Check("DISPATCH.not_ready", "state is not SYS_READY, and the leaf is none of those that bring the module up",
           lambda c: c.state != SysState.SYS_READY and not _early(c), Answer(S.TDX_SYS_NOT_READY), _D),
-    Check("DISPATCH.leaf", "no such leaf", lambda c: c.leaf not in LEAVES and c.leaf not in UNMODELLED,
+    Check("DISPATCH.leaf", "no such leaf", lambda c: not _is_there(c) and c.leaf not in UNMODELLED,
           Answer(S.TDX_OPERAND_INVALID, Operand.RAX), _D),
 ), "What the dispatcher looks at before any leaf, in order; registers other than RAX keep the caller's values.")
 

@@ -21,6 +21,7 @@ from seamref.arch.vmx import vmread
 from seamref.spec import CHOSEN, Check, CheckTable, implements
 from seamref.tdxmodule.build import (
     CHECKS_MISC_ENABLE,
+    DISABLE,
     UPDATE_COMPATIBILITY,
     VERSION_1_INIT,
 )
@@ -893,3 +894,47 @@ def _update(c: Call) -> Result:
 
 leaf(53, "TDH.SYS.UPDATE", "take over from the module before", stages=(UPDATE,), effects=(_update_size, _update),
      before_ready=True, inputs="none")
+
+# --- TDH.SYS.DISABLE (69) ---------------------------------------------------------------------------------------
+
+_Z = "LNX series \"Fuller TDX kexec support\""
+SYS_DISABLE: CheckTable[Call, Answer] = CheckTable("TDH.SYS.DISABLE", (
+    Check("SYS.DISABLE.lock", "GLOBAL_LOCK cannot be taken exclusively", global_exclusive, Answer(S.TDX_SYS_BUSY), _Z),
+    Check("SYS.DISABLE.busy", "another processor is in the module, or in a TD",
+          lambda c: sum(c.local_of(i).num("busy") for i in range(c.num_addressable)) > 1, Answer(S.TDX_SYS_BUSY), _Z,
+          CHOSEN),
+), "TDH.SYS.DISABLE (leaf 69, newer modules): for kexec, not for updates.")
+
+
+@implements("SYS.DISABLE.reclaim",
+            "TDMR by TDMR all memory is written with KeyID 0, which clears poison; a pending event "
+            "interrupts, and the next call goes on", _Z)
+def _disable_reclaim(c: Call) -> Result | None:
+    """SYS.DISABLE.reclaim: TDs are gone from the first TDMR on."""
+    done, count = c.glob.num("disabled_tdmrs"), c.glob.num("num_tdmrs")
+    while done < count:
+        entry = TDMR_ENTRY.decode(c.glob.raw(f"tdmrs[{done}]"))
+        for base, size in ((entry.base, entry.size), *((entry[f"pamt_{name}_base"],
+        (entry.size >> shift) * PAMT_ENTRY.size)
+                                                       for shift, name in PAMT_LEVELS)):
+            c.port.zero(base, size)
+        done += 1
+        c.glob.set("disabled_tdmrs", done)
+        if done < count and msr_of(c, 0x9A):
+            return Result(S.TDX_INTERRUPTED_RESUMABLE)
+    return None
+
+
+@implements("SYS.DISABLE.effect", "everything is forgotten, on every processor; state = SYSINIT_PENDING", _Z)
+def _disable(c: Call) -> Result:
+    """SYS.DISABLE.effect: nothing works any more until TDH.SYS.INIT and all that follows it."""
+    for i in range(c.num_addressable):
+        c.local_of(i).set("initialised", 0)
+    c.linear.write(c.handoff.base, bytes(c.handoff.layout.size))
+    c.held.clear()  # the lock goes with the rest of global data
+    c.linear.write(c.glob.base, bytes(c.glob.layout.size))
+    return SUCCESS
+
+
+leaf(69, "TDH.SYS.DISABLE", "forget everything, give all memory back", stages=(SYS_DISABLE,),
+     effects=(_disable_reclaim, _disable), before_ready=True, knob=DISABLE, inputs="none")

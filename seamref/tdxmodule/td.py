@@ -660,6 +660,13 @@ def load_vmcs(c: Call, pointer: int) -> None:
         raise Ud2(f"VMPTRLD 0x{pointer:X}: {outcome}")
 
 
+def clear_vmcs(c: Call, pointer: int) -> None:
+    """VMCLEAR that must succeed."""
+    outcome = vmclear(c.platform, c.lp.id, pointer)
+    if not isinstance(outcome, Done):
+        raise Ud2(f"VMCLEAR 0x{pointer:X}: {outcome}")
+
+
 RESET_VECTOR = 0xFFFFFFF0
 
 
@@ -693,6 +700,7 @@ def _vp_init(c: Call) -> Result:
     index = tdcs.num("num_vcpus")
     tdvps.set("index", index)
     tdcs.set("num_vcpus", index + 1)
+    clear_vmcs(c, td_vmcs(c, tdvps, tdr))  # a copy cached under this address must not come back over the new one
     c.port.write(td_vmcs(c, tdvps, tdr), _build_vmcs(c, tdr, tdcs))
     tdvps.set("gprs[1]", c.rdx)
     tdvps.set("gprs[8]", c.rdx)
@@ -730,9 +738,7 @@ def _vp_flush(c: Call) -> Result:
     tdcs, tdvps = c.tdcs(tdr), rcx_tdvps(c)
     if c.platform.listeners:
         c.platform.emit(Step(c.lp.id, "TDX module", "INVEPT", "the TD's"))
-    outcome = vmclear(c.platform, c.lp.id, td_vmcs(c, tdvps, tdr))
-    if not isinstance(outcome, Done):
-        raise Ud2(f"VMCLEAR: {outcome}")
+    clear_vmcs(c, td_vmcs(c, tdvps, tdr))
     tdvps.set("launched", 0)
     tdvps.set("assoc_lpid", NOT_ASSOCIATED)
     tdcs.set("num_assoc_vcpus", tdcs.num("num_assoc_vcpus") - 1)

@@ -11,11 +11,14 @@ from tdxmodule.stages import staged, with_td
 from tdxmodule.test_rows import everything_goes_well
 
 import seamref.tdxmodule.guest
+from seamref.arch.lab import set_ready
+from seamref.arch.memory import Agent
 from seamref.errors import NotModelled, SeamrefError
 from seamref.host import vmm
 from seamref.spec import COVERAGE, IMPLEMENTED_BY, TABLES
 from seamref.tdxmodule.build import BUILDS, TDX_MODULE_BUILD, decode_build, get_build
 from seamref.tdxmodule.core import LEAVES
+from seamref.tdxmodule.look import Look
 from seamref.tdxmodule.program import UNMODELLED
 from seamref.tdxmodule.sha384 import Sha384
 from seamref.tdxmodule.status import Details, Operand, Recoverability, Result, Status, decode, details_of, pack
@@ -141,3 +144,45 @@ def test_not_modelled__L2_VMs() -> None:
         "xfam": 3, "max_vcpus": 1, "num_l2_vms": 1, "eptp_controls": 0x1E, "tsc_frequency": 80}))
     with pytest.raises(NotModelled, match="TD partitioning"):
         vmm.tdh(p, 0, "TDH.MNG.INIT", rcx=td.tdr, rdx=td.shared)
+
+
+def test_SYS_DISABLE__forgets_everything_and_a_cold_start_works_again() -> None:
+    p, td = with_td(module="1.5.40")
+    p, td = p.fork(), td.copy()
+    vmm.run_td(p, 0, td)
+    assert vmm.tdh(p, 0, "TDH.SYS.DISABLE").ok
+    assert not vmm.enter(p, 0, td).ok and Look(p).state.name == "SYSINIT_PENDING"
+    assert any(p.peek_lp(0).vmcs_cache), "the TD VMCS is still cached: VP.INIT of the next TD clears it"
+    assert p.bytes_at(Agent.HOST, td.tdr, 64) == bytes(64)
+    vmm.bring_up(p)
+    again = vmm.build_td(p)
+    assert vmm.run_td(p, 0, again).count == 1
+
+
+def test_SYS_DISABLE__older_modules_have_no_such_leaf() -> None:
+    p = staged("tdmr.init").fork()
+    assert vmm.tdh(p, 0, "TDH.SYS.DISABLE").word == 0xC000010000000000
+
+
+def test_SYS_DISABLE__an_event_interrupts_it_between_TDMRs() -> None:
+    p = staged("tdmr.init", "1.5.40").fork()
+    glob = Look(p).glob
+    second = bytearray(glob.raw("tdmrs[0]"))
+    second[0:8] = (0x1_8000_0000).to_bytes(8, "little")
+    glob.set("tdmrs[1]", bytes(second))
+    glob.set("num_tdmrs", 2)
+    p.lp(0).intr_pending = True
+    assert vmm.tdh(p, 0, "TDH.SYS.DISABLE").status is Status.TDX_INTERRUPTED_RESUMABLE
+    assert Look(p).glob.num("disabled_tdmrs") == 1
+    assert vmm.tdh(p, 0, "TDH.SYS.DISABLE").ok
+
+
+def test_SEAM_READY__clear_means_VMfailInvalid_and_nothing_else() -> None:
+    p = staged("tdmr.init").fork()
+    set_ready(p, seam=False)
+    before = p.fingerprint()
+    answer = vmm.tdh(p, 0, "TDH.SYS.LP.SHUTDOWN")
+    assert str(answer) == "VMfailInvalid" and p.peek_lp(0).rflags & 1
+    assert p.fingerprint() != before, "the registers the caller set, and the flags"
+    set_ready(p, seam=True)
+    assert vmm.tdh(p, 0, "TDH.SYS.LP.SHUTDOWN").ok

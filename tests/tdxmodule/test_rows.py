@@ -425,6 +425,23 @@ simple("SYS.UPDATE.valid", S.TDX_SYS_INVALID_HANDOFF, 0, updating(nothing))
 simple("SYS.UPDATE.old", S.TDX_SYS_INVALID_HANDOFF, 0, updating(header(hv=0), "1.5.31"))
 simple("SYS.UPDATE.new", S.TDX_SYS_INVALID_HANDOFF, 0, updating(header(hv=1), "1.5.05"))
 
+# --- DISABLE
+
+DIS = "TDH.SYS.DISABLE"
+
+
+def disabling(act: Callable[[World], None]) -> Case:
+    def case() -> vmm.Answered:
+        world = World("tdmr.init", "1.5.40")
+        act(world)
+        return world.ask(DIS)
+
+    return case
+
+
+simple("SYS.DISABLE.lock", S.TDX_SYS_BUSY, 0, disabling(poke_global("global_lock", 1)))
+simple("SYS.DISABLE.busy", S.TDX_SYS_BUSY, 0, disabling(lambda w: w.look.local(1).set("busy", 1)))
+
 # --- pages, owners, TDs
 
 CREATE = "TDH.MNG.CREATE"
@@ -703,6 +720,7 @@ def everything_goes_well() -> None:
     p.inject("pconfig", (1, 0))
     detecting = staged("tdmr.init", "1.5.06-detect").fork()
     vmm.build_td(detecting)
+    assert tdh(staged("tdmr.init", "1.5.40").fork(), 0, DIS).ok
 
 
 @pytest.mark.parametrize("id", ROWS)
