@@ -7,6 +7,7 @@ writer of ``loading`` returned.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -141,11 +142,8 @@ def _set(host: Host, **changes: object) -> None:
 def write_loading(host: Host, text: str) -> Errno:
     """FW.loading: -EBUSY while an upload runs; empty data start nothing."""
     up = upload(host)
-    try:
-        value = int(text.strip(), 10)
-    except ValueError:
-        return Errno.EINVAL
-    match value:
+    number = re.match(r"\s*[-+]?\d+", text)  # as simple_strtol reads it: what is no number is 0
+    match int(number[0]) if number else 0:
         case 1:
             if up.status is Status.IDLE:
                 _set(host, loading=True, buffer=b"")

@@ -319,6 +319,16 @@ def test_LNX_tdx_init__feature_and_bug_bits() -> None:
     assert bare.state.features == frozenset() and bare.state.dmesg == ()
 
 
+def test_LNX_tdx_init__one_TDX_KeyID_is_too_few() -> None:
+    from seamref.host.machine import cold
+
+    platform = cold(2)
+    platform.set_msr(platform.lp(0), 0x87, 1 << 32 | 31)
+    host = Host(platform)
+    assert host.state.features == frozenset() and tdx_enable(host) is Errno.ENODEV
+    assert host.state.dmesg == ("virt/tdx: initialization failed: too few private KeyIDs available.",)
+
+
 def test_LNX_sysinfo__a_module_that_clobbers_RBP_is_refused() -> None:
     from seamref.host.machine import cold
 
