@@ -48,7 +48,7 @@ class Accesses(NamedTuple):
     writes: int = 0
     adds: int = 0
 
-    def __or__(self, other: tuple[int, ...]) -> Accesses:  # type: ignore[override]
+    def __or__(self, other: tuple[int, ...]) -> Accesses:
         return Accesses(self[0] | other[0], self[1] | other[1], self[2] | other[2])
 
     def conflicts(self, other: Accesses) -> bool:

@@ -8,7 +8,8 @@ parts.  The plain fingerprint lists the parts in the order of the CPUs; the cano
 of interchangeable CPUs.  How many worlds one canonical fingerprint stands for follows from how many parts are equal:
 their sum over an exploration with symmetry must be the number of states without it, and a test compares.
 
-What nobody will read is left out: the kernel's log, how many steps an actor took, the order in which workers returned 0, and the words that P-SEAMLDR's next entry overwrites.
+What nobody will read is left out: the kernel's log, how many steps an actor took, the order in which workers returned
+0, and the words that P-SEAMLDR's next entry overwrites.
 
 Not recognising an address costs reduction, never soundness: the parts then merely differ.
 """
@@ -39,7 +40,7 @@ class Print(NamedTuple):
     worlds: int
 
 
-def _digest(data: bytes) -> bytes:
+def _digest(data: bytes | bytearray) -> bytes:
     return blake2b(data, digest_size=16).digest()
 
 
@@ -100,7 +101,9 @@ class Canon:
                 return found[1]
         return value
 
-    def _words(self, cpu: int, data: bytearray, offsets: tuple[int, ...] | range, linear: bool) -> list[tuple[int, str]]:
+    def _words(
+        self, cpu: int, data: bytearray, offsets: tuple[int, ...] | range, linear: bool
+    ) -> list[tuple[int, str]]:
         """Take the 64-bit words that point into this CPU's ranges out of some bytes."""
         taken = []
         for at in offsets:

@@ -41,12 +41,12 @@ MAX_MEMORY = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Counterexample:
-    """A run that breaks a property: how it began, every step, and what is wrong in the end.
+    """A run that breaks a property (``broken``): how it began, every step, and what is wrong in the end.
 
     ``shortest``: no shorter run breaks it, of any interleaving (found or confirmed without partial order).
     """
 
-    property: str
+    broken: str
     wrong: str
     began: str
     steps: tuple[Did, ...]
@@ -98,13 +98,13 @@ class Result:
     def verdict(self) -> str:
         """In words."""
         if self.broken:
-            return "breaks " + ", ".join(sorted({c.property for c in self.broken}))
+            return "breaks " + ", ".join(sorted({c.broken for c in self.broken}))
         return "holds" if self.complete else f"no counterexample so far ({self.why})"
 
     def counterexample(self, name: str = "") -> Counterexample:
         """The counterexample to a property (by default the first)."""
         for found in self.broken:
-            if not name or found.property == name:
+            if not name or found.broken == name:
                 return found
         raise SeamrefError(f"{self.scenario}: no counterexample" + (f" to {name}" if name else ""))
 
@@ -369,7 +369,7 @@ def explore(
     ``properties`` names from :data:`seamref.explore.properties.PROPERTIES` (default: the scenario's)
     ``shortest``  confirm that a counterexample is the shortest of all interleavings, by a search without partial
                   order down to its depth
-    ``jobs``      processes that explore; 1 stays in this one
+    ``jobs``      processes that share the roots (fault and actor); 1 stays in this one
     """
     from seamref.explore.scenarios import get_scenario
 

@@ -1,7 +1,7 @@
 """Faults that strike one actor just before one of its steps, each as the platform or the host would suffer it.
 
-A fault is armed for one actor; at each of that actor's steps it strikes or waits, and both are explored.  Where striking
-turns out to change nothing (an entropy failure before a step that draws nothing) that branch is not followed.
+A fault is armed for one actor; at each of that actor's steps it strikes or waits, and both are explored.  Where
+striking turns out to change nothing (no entropy before a step that draws none) that branch is not followed.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Assume:
 
 CAUTIOUS = Assume(False, False)
 
-# --- calls ------------------------------------------------------------------------------------------------------
+# --- calls --------------------------------------------------------------------------------------------------------
 
 _DIES = touch(writes="ready")
 _SEAMLDR_ENTER = touch(reads="ready", writes="p_seamldr")
@@ -101,7 +101,7 @@ def _call_step(call: Call, lp: Lp, pc: str, assume: Assume) -> Accesses:
                  dies, after if phase == "leave" else NOTHING)
 
 
-# --- the next step ----------------------------------------------------------------------------------------------
+# --- the next step ------------------------------------------------------------------------------------------------
 
 JOB_ACCESSES: dict[str, Accesses] = {}
 """All that a job may touch, by name (default: everything)."""
@@ -195,7 +195,7 @@ def _wants_lock(world: World, task: Task) -> bool:
             return True
 
 
-# --- what may still come --------------------------------------------------------------------------------------------
+# --- what may still come ------------------------------------------------------------------------------------------
 
 
 def ahead(world: World, actor: int, frozen: int, assume: Assume = CAUTIOUS) -> Accesses:

@@ -78,7 +78,7 @@ def _kvm_load_step(host: Host, cpu: int, task: Task) -> Next:
 JOB_ACCESSES["kvm.load"] = NOTHING
 STEP_ACCESSES["kvm.load"] = lambda world, cpu, task: EVERYTHING
 
-# --- TDs ------------------------------------------------------------------------------------------------------------
+# --- TDs ----------------------------------------------------------------------------------------------------------
 
 
 @job("td.run")
@@ -119,7 +119,7 @@ def _td_built(host: Host, cpu: int, task: Task) -> Next:
 AFTER["td.exited"] = AFTER["td.built"] = NOTHING
 JOB_ACCESSES["td.run"] = JOB_ACCESSES["td.build"] = touch(reads="ready", writes="module tds", adds="entropy")
 
-# --- UEFI ------------------------------------------------------------------------------------------------------------
+# --- UEFI ---------------------------------------------------------------------------------------------------------
 
 
 @job("uefi.install")
@@ -169,7 +169,7 @@ GATES["uefi.next"] = _walk_gate
 JOB_ACCESSES["uefi.next"] = JOB_ACCESSES["uefi.install"]
 
 
-# --- actors that are not CPUs ----------------------------------------------------------------------------------------
+# --- actors that are not CPUs -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,7 +361,7 @@ def _nmi_done(host: Host, cpu: int, task: Task) -> Next:
 
 @dataclass(frozen=True, slots=True)
 class Relaunch:
-    """NP-SEAMLDR again: when every CPU has left P-SEAMLDR for good, the OS launches a new one from the boot processor."""
+    """NP-SEAMLDR again: when every CPU has left P-SEAMLDR for good, the OS launches a new one."""
 
     acm: bytes
     name: str = "relaunch"
@@ -400,5 +400,5 @@ def update_of(host: Host) -> Control | None:
     return shared if isinstance(shared, Control) else None
 
 
-__all__ = ["Finish", "GuestRuns", "HANDLERS", "Hotplug", "INFO_BUFFERS", "JOBS", "NmiCaller", "Prepared", "Relaunch", "Sequence",
-           "Upload", "union", "update_of"]
+__all__ = ["Finish", "GuestRuns", "HANDLERS", "Hotplug", "INFO_BUFFERS", "JOBS", "NmiCaller", "Prepared",
+           "Relaunch", "Sequence", "Upload", "union", "update_of"]

@@ -68,7 +68,7 @@ def _one_inside(before: World, after: World, did: Did) -> str | None:
     inside = [cpu for cpu in range(after.cpus) if _lp(after, cpu).inP_SEAMLDR]
     if len(inside) > 1:
         return f"CPUs {inside} are all in P-SEAMLDR, which has one stack and one data area"
-    if after.host.platform.P_SEAMLDR_MUTEX != _lp(after, did.actor).id:
+    if _lp(after, did.actor).id != after.host.platform.P_SEAMLDR_MUTEX:
         return f"CPU {did.actor} is in P-SEAMLDR without P_SEAMLDR_MUTEX"
     return None
 
@@ -106,7 +106,7 @@ _property("session-ends", "when everybody is done, no INSTALL session is left op
           "PSL seamldr_install.c: only the last processor's call ends a session (INSTALL.leaf)", final=_session_closed)
 
 
-# --- the module -----------------------------------------------------------------------------------------------------
+# --- the module ---------------------------------------------------------------------------------------------------
 
 
 def _not_when_blocked(before: World, after: World, did: Did) -> str | None:
@@ -162,7 +162,7 @@ _property("svn-never-falls", "the SVN of the module that answers never goes down
           "PSL seamldr_install.c manifest check 13 (UPDATE only; LOAD has none)", step=_svn_monotone)
 
 
-# --- SEAM memory ------------------------------------------------------------------------------------------------------
+# --- SEAM memory --------------------------------------------------------------------------------------------------
 
 
 def _memory_closed(before: World, after: World, did: Did) -> str | None:
@@ -188,7 +188,7 @@ _property("seam-memory-closed", "SEAM memory is never readable from outside",
           "X2 SEAMRR (MEMORY.p_seamldr_range, MEMORY.module_range)", step=_memory_closed)
 
 
-# --- the current VMCS -----------------------------------------------------------------------------------------------------
+# --- the current VMCS ---------------------------------------------------------------------------------------------
 
 
 def _vmcs_kept(before: World, after: World, did: Did) -> str | None:
@@ -223,7 +223,7 @@ _property("vmcs-window", "no NMI or machine-check handler finds the current VMCS
           step=_vmcs_window)
 
 
-# --- the end of a run ---------------------------------------------------------------------------------------------------------
+# --- the end of a run ---------------------------------------------------------------------------------------------
 
 
 def _no_deadlock(world: World) -> str | None:
@@ -273,7 +273,7 @@ def _watch_install(before: World, after: World, did: Did) -> str | None:
     after.remember(session=None, refused=(out.rax, out.rdx))
     if out.rdx != 0:
         return None
-    if after.host.platform.SEAMEXTEND != register:
+    if register != after.host.platform.SEAMEXTEND:
         return f"INSTALL failed with 0x{out.rax:X} and RDX = 0 (recoverable), but SEAMEXTEND is not what it was"
     if (found := ask_module(after)) != answer:
         return f"INSTALL failed with 0x{out.rax:X} and RDX = 0, but the old module now answers {_hex(found)}"

@@ -6,7 +6,7 @@ proof as the others, because an explorer that cannot find a known bug proves not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any
@@ -33,7 +33,7 @@ OLD, NEW, BACK = "1.5.05", "1.5.06", "1.5.01"
 """The module that runs, the one that replaces it, and one with a lower SVN."""
 
 
-# --- machines ---------------------------------------------------------------------------------------------------------
+# --- machines -----------------------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=64)
@@ -129,7 +129,7 @@ def _span(start: int, size: int) -> tuple[int, int, int]:
     return start, start + size, PAGE
 
 
-# --- scenarios ----------------------------------------------------------------------------------------------------------
+# --- scenarios ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,7 @@ def get_scenario(name: str) -> Scenario:
 
 def update_world(
     cpus: int, series: KernelSeries = MERGED, *, keeps_vmcs: bool = True, vcpus: bool = True, module: str = NEW,
-    scripts: dict[int, tuple[str, ...]] | None = None, others: tuple[Extra, ...] = (), states: tuple[Any, ...] = (),
+    scripts: Mapping[int, tuple[str, ...]] | None = None, others: tuple[Extra, ...] = (), states: tuple[Any, ...] = (),
     special: Sequence[int] = (0,), validate: bool = False, host: Host | None = None, data: dict[str, Any] | None = None,
     fields: tuple[tuple[str, Any], ...] = (),
 ) -> World:
@@ -342,8 +342,8 @@ def _tds_during_update(cpus: int, series: KernelSeries = MERGED, runs: int = 2) 
     )
 
 
-_scenario("tds-during-update", "KVM runs a TD again and again while the module is replaced under it", _tds_during_update,
-          properties=_UPDATE,
+_scenario("tds-during-update", "KVM runs a TD again and again while the module is replaced under it",
+          _tds_during_update, properties=_UPDATE,
           why="the TD goes on where it was, with the same measurement, under the new module")
 
 
@@ -368,8 +368,8 @@ def _half_built(
         leaf = vmm.NUMBERS[name]
         taken.append((leaf, dict(do.keywords), writes))  # type: ignore[attr-defined]
         do()
-    expected = vmm.run_td(dry.platform, dry.platform.lps[0], whole) and vmm.report_of(
-        dry.platform, dry.platform.lps[0], whole).tdinfo.mrtd
+    vmm.run_td(dry.platform, dry.platform.lps[0], whole)
+    expected: bytes = vmm.report_of(dry.platform, dry.platform.lps[0], whole).tdinfo.mrtd
     for leaf, registers, writes in taken[:-left]:
         for at, page in writes:
             host.write(at, page)

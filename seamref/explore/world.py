@@ -51,7 +51,10 @@ class Did:
 class Extra(Protocol):
     """An actor that is not a CPU.  Its state is one frozen value in ``World.extras``."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
 
     def enabled(self, world: World, state: Any) -> bool:
         """Whether it can take a step now."""
