@@ -224,8 +224,7 @@ class Call:
     ``found`` is the details value of the row that stops; ``held`` the locks taken and not yet released.
     """
 
-    __slots__ = ("build", "fixed", "found", "glob", "held", "linear", "local", "lp", "parameters", "platform", "port",
-                 "stop", "table")
+    __slots__ = ("build", "fixed", "found", "glob", "held", "linear", "local", "lp", "platform", "port", "table")
 
     def __init__(self, platform: Platform, lp: Lp) -> None:
         self.platform = platform
@@ -239,7 +238,6 @@ class Call:
         self.found = 0
         self.held: list[Lock] = []
         self.fixed: dict[str, int] = {}
-        self.stop: Result | None = None
 
     # --- registers (as saved at entry)
 

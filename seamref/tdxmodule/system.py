@@ -267,9 +267,11 @@ INIT: CheckTable[Call, Answer] = CheckTable("TDH.SYS.INIT", (
     Check("SYS.INIT.handoff_pages", "fewer handoff pages than the handoff data need",
           lambda c: (c.table.num("num_handoff_pages") + 1) * PAGE < HANDOFF[min(c.build.module_hv, 1)].size,
           Answer(S.TDX_SYS_INCOMPATIBLE_SIGSTRUCT), _I),
+), "TDH.SYS.INIT (leaf 33): conditions in order; any failure leaves SYSINIT_PENDING.")
+INIT_ENTROPY: CheckTable[Call, Answer] = CheckTable("TDH.SYS.INIT entropy", (
     Check("SYS.INIT.entropy", "RDRAND for the stack canary fails", lambda c: not _canary(c),
           Answer(S.TDX_RND_NO_ENTROPY), _I),
-), "TDH.SYS.INIT (leaf 33): conditions in order; any failure leaves SYSINIT_PENDING.")
+), "TDH.SYS.INIT: the last condition, behind SEAMOPS[SEAMDB_GETREF].")
 
 
 def canary_page(c: Call) -> View:
@@ -331,7 +333,7 @@ def _init(c: Call) -> Result:
     return SUCCESS
 
 
-leaf(33, "TDH.SYS.INIT", "initialise the module, once", stages=(INIT,), effects=(_getref, _init),
+leaf(33, "TDH.SYS.INIT", "initialise the module, once", stages=(INIT, _getref, INIT_ENTROPY), effects=(_init,),
      outputs=("rcx", "rdx", "r8", "r9", "r10"), before_ready=True, versions=((1, VERSION_1_INIT),), inputs="RCX 0")
 
 # --- TDH.SYS.LP.INIT (35) ---------------------------------------------------------------------------------------
@@ -371,6 +373,8 @@ LP_INIT: CheckTable[Call, Answer] = CheckTable("TDH.SYS.LP.INIT", (
           Answer(S.TDX_SYS_LP_INIT_DONE), _L),
     Check("SYS.LP.INIT.entropy", "RDRAND for the stepping defence fails", lambda c: not _seed(c),
           Answer(S.TDX_RND_NO_ENTROPY), _L),
+), "TDH.SYS.LP.INIT (leaf 35): the first conditions; then a global INVEPT.")
+LP_INIT_THEN: CheckTable[Call, Answer] = CheckTable("TDH.SYS.LP.INIT platform", (
     Check("SYS.LP.INIT.capabilities", "SEAMOPS capabilities differ from TDH.SYS.INIT's",
           lambda c: capabilities(c) != c.glob.num("seam_capabilities"), Answer(S.TDX_INCOMPATIBLE_SEAM_CAPABILITIES),
           _L),
@@ -389,14 +393,20 @@ LP_INIT: CheckTable[Call, Answer] = CheckTable("TDH.SYS.LP.INIT", (
     Check("SYS.LP.INIT.other_msr", "MTRRCAP, SMRR, VMX, PERF, TME, KeyID or cache MSR differs",
           lambda c: first(c, _differs(c, tuple(m for m in INIT_MSRS if m not in (0xCF, 0x10A, 0xBC, 0xBD, 0x3B)))),
           Answer(S.TDX_INCONSISTENT_MSR, found=True), _L),
-), "TDH.SYS.LP.INIT (leaf 35): conditions in order.")
+), "TDH.SYS.LP.INIT: this processor against what TDH.SYS.INIT saw, in order.")
 
 
-@implements("SYS.LP.INIT.effect", "global INVEPT, host state sampled, processor initialised, NUM_INIT_LPS + 1", _L)
-def _lp_init(c: Call) -> Result:
-    """SYS.LP.INIT.effect.  INVEPT is there for an update: mappings of the module before must not survive."""
+@implements("SYS.LP.INIT.invept", "a global INVEPT: mappings of the module before must not survive an update", _L)
+def _lp_invept(c: Call) -> Result | None:
+    """SYS.LP.INIT.invept: cached translations are not modelled, so listeners are all who notice."""
     if c.platform.listeners:
         c.platform.emit(Step(c.lp.id, "TDX module", "INVEPT", "global"))
+    return None
+
+
+@implements("SYS.LP.INIT.effect", "host state sampled, processor initialised, NUM_INIT_LPS + 1", _L)
+def _lp_init(c: Call) -> Result:
+    """SYS.LP.INIT.effect."""
     for i, name in enumerate(HOST_FIELDS):
         value = vmread(c.platform, c.lp.id, BY_NAME[name].encoding)
         if not isinstance(value, int):
@@ -407,7 +417,8 @@ def _lp_init(c: Call) -> Result:
     return SUCCESS
 
 
-leaf(35, "TDH.SYS.LP.INIT", "initialise the module on one processor", stages=(LP_INIT,), effects=(_lp_init,),
+leaf(35, "TDH.SYS.LP.INIT", "initialise the module on one processor", stages=(LP_INIT, _lp_invept, LP_INIT_THEN),
+     effects=(_lp_init,),
      outputs=("rcx", "rdx", "r8"), before_ready=True, inputs="none")
 
 # --- TDH.SYS.CONFIG (45) ----------------------------------------------------------------------------------------
