@@ -108,9 +108,11 @@ def _stays(board: Board, pieces: list[Piece], left: float, y: float, wide: float
         x = left + piece.at * wide
         if _enters(piece):
             opened = piece
-        elif opened is not None and ("SEAMRET" in piece.words or "shutdown" in piece.words):
+        elif opened is not None and ("SEAMRET" in piece.words or "shutdown in SEAM" in piece.words):
             begin_x = left + opened.at * wide
             tone = "violet" if opened.kind == "loader" else "teal"
+            if "shutdown in SEAM" in piece.words:
+                tone = "red"
             board.rect(begin_x, y - 8, max(x - begin_x + wide, wide), 16, fill=tone, opacity=0.45, stroke=tone, r=2,
                        title=f"{opened.words} ... {piece.words}")
             opened = None
