@@ -228,7 +228,6 @@ class Td:
     shared: int
     tdvprs: list[int] = field(default_factory=list)
     pages: list[int] = field(default_factory=list)
-    steps: int = 0
 
     def take(self) -> int:
         """The next free page of this TD's part of the TDMR."""
