@@ -12,6 +12,7 @@ from seamref.host.abi import FIELD_MODULE_HV, Args, Leaf
 from seamref.host.kernel import Host
 from seamref.host.seamcall import CpuDied, Stub, seamcall
 from seamref.pseamldr.data import P_SEAMLDR_DATA, SysInfo, data_physical
+from seamref.tdxmodule.status import Status
 
 
 def loader_data(platform: Platform) -> int:
@@ -42,7 +43,7 @@ def read_shutdown(platform: Platform) -> int:
 
 
 def ask_module(world: World) -> int | None:
-    """What the module answers to TDH.SYS.RD on a copy, on some CPU that is free; ``None``: nobody can ask."""
+    """What the module answers on a copy, on some CPU that is free: 0 when it is ready; ``None``: nobody can ask."""
     return ask(world.host)
 
 
@@ -53,10 +54,17 @@ def ask(host: Host) -> int | None:
         lp = copy.platform.peek_lp(record.apicid)
         if record.online and not record.dead and not lp.inSEAM and lp.vmx_on:
             try:
-                return seamcall(copy, cpu, Leaf.TDH_SYS_RD, Args(rdx=FIELD_MODULE_HV), Stub.RET).rax
+                said = seamcall(copy, cpu, Leaf.TDH_SYS_RD, Args(rdx=FIELD_MODULE_HV), Stub.RET).rax
+                if said == 0:  # that leaf answers early; one that needs SYS_READY, with an operand that cannot be
+                    other = seamcall(copy, cpu, _MNG_RD, Args(), Stub.RET).rax
+                    said = other if other & _STATUS in (Status.TDX_SYS_NOT_READY, Status.TDX_SYS_SHUTDOWN) else 0
+                return said
             except CpuDied:
                 return None
     return None
+
+
+_MNG_RD, _STATUS = 11, 0xFFFFFFFF_00000000
 
 
 def td_troubles(world: World) -> str | None:

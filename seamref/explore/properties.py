@@ -240,6 +240,21 @@ def _no_deadlock(world: World) -> str | None:
 _property("no-deadlock", "every run comes to an end: nobody waits for ever", "LNX stop_machine", final=_no_deadlock)
 
 
+def _one_identity(before: World, after: World, did: Did) -> str | None:
+    if before.host.state.update is None and after.host.state.update is not None:
+        after.remember(identities=len(before.host.platform.seamdb))
+    elif before.remembered("update") is None and after.remembered("update") is Errno.OK:
+        more = len(after.host.platform.seamdb) - after.remembered("identities", 0)
+        if more != 1:
+            return f"the update added {more} identities to SEAMDB"
+    return None
+
+
+_property("one-identity", "a successful update uses up exactly one entry of SEAMDB",
+          "LNX tdx-host num_remaining_updates: one less for each successful update (INSTALL.success)",
+          step=_one_identity)
+
+
 def _updated(world: World) -> Errno | Finish | None:
     found = world.remembered("update")
     return found if isinstance(found, Errno | Finish) else None
@@ -249,7 +264,7 @@ def _no_false_success(world: World) -> str | None:
     if _updated(world) is not Errno.OK:
         return None
     rax = ask_module(world)
-    return None if rax == 0 else f"the kernel reports a successful update; TDH.SYS.RD is answered with {_hex(rax)}"
+    return None if rax == 0 else f"the kernel reports a successful update; the module answers {_hex(rax)}"
 
 
 _property("success-means-alive", "the host never reports success for a module that does not answer",
@@ -294,7 +309,7 @@ def _old_survives(world: World) -> str | None:
     rax = ask_module(world)
     if rax == 0:
         return None
-    return f"the update ended with {_updated(world)}; TDH.SYS.RD is answered with {_hex(rax)}, and every TD is lost"
+    return f"the update ended with {_updated(world)}; the module answers {_hex(rax)}, and every TD is lost"
 
 
 _property("old-module-survives", "after a failed update the old module answers as before",
@@ -358,7 +373,7 @@ _property("loader-reloaded", "in the end a fresh P-SEAMLDR can be called", "NPS:
 STANDARD = (
     "one-in-p-seamldr", "nobody-collides", "session-ends", "entered-only-when-ready", "nobody-left-behind",
     "svn-never-falls", "seam-memory-closed", "vmcs-kept", "no-deadlock", "success-means-alive",
-    "recoverable-means-untouched", "tds-preserved", "callers-succeed",
+    "recoverable-means-untouched", "one-identity", "tds-preserved", "callers-succeed",
 )
 """Properties that are checked when nobody says which."""
 

@@ -49,12 +49,16 @@ def _cold(cpus: int, keeps_vmcs: bool, module: str | None) -> Platform:
     platform = bootchain.boot(config=made, vmx=False)
     lock_smrr(platform)
     if module is not None:
+        # Another place for the first module than for the ones behind it, so that nothing stale fits by accident.
+        platform.inject("rdrand", (1, 0x5EA1), (1, OTHER_ASLR))
         done = uefi.run(platform, uefi.Firmware(({"\\EFI\\TDX\\TDX-BLOB": blob(module, version=V1, pages=PAGES)},)))
         if not done.installed:
             raise SeamrefError(f"cold installation: {'; '.join(done.printed)}")
     return platform
 
 
+OTHER_ASLR = 0x1234
+"""RDRAND's answer for the place of the first module's linear ranges (bits 14:2 count)."""
 PAGES = 4
 """Pages of the modules here: enough for a stub, relocations, an IDT, and small enough to be copied often."""
 
@@ -110,8 +114,9 @@ def setting_of(host: Host, extras: tuple[Extra, ...] = (), special: Sequence[int
         if lps:
             places += range(*_span(seamrr.base + PAGE + lps * PAGE + handoff + id * local, local))
             places += range(*_span(top - lps * lp_stack + id * lp_stack, lp_stack))
-            moves += [(table.data_rgn_base + handoff + id * local, local, cpu, "local"),
-                      (table.stack_rgn_base + id * lp_stack, lp_stack, cpu, "stack")]
+            for aslr in _places(platform, table.data_rgn_base):
+                moves += [(table.data_rgn_base - aslr + handoff + id * local, local, cpu, "local"),
+                          (table.stack_rgn_base - aslr + id * lp_stack, lp_stack, cpu, "stack")]
         for which, at in enumerate((*places, record.vmxon_region, record.vmcs)):
             if at:
                 own[at // PAGE] = cpu, which
@@ -123,6 +128,15 @@ def setting_of(host: Host, extras: tuple[Extra, ...] = (), special: Sequence[int
     same = tuple(cpu for cpu in range(len(host.state.cpus)) if cpu not in special)
     return Setting(extras, (same,) if len(same) > 1 else (), own, tuple(moves), bitmaps, tuple(pointers), stale,
                    ((1, LOCAL_DATA.offset_of("lp_id")),) if lps else (), data)
+
+
+def _places(platform: Platform, base: int) -> tuple[int, int]:
+    """What to subtract from a linear base for this module (0), and for one that steady entropy places."""
+    from seamref.pseamldr.memory_constants import aslr_bits
+
+    draw = int.from_bytes(platform.fork().random_bytes(8), "little")
+    mask = 0x7FFC << 32
+    return 0, (base & mask) - aslr_bits(draw)
 
 
 def _span(start: int, size: int) -> tuple[int, int, int]:
