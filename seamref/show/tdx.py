@@ -302,17 +302,20 @@ def refusals(names: Iterable[str] = SCENARIOS) -> Table:
     for name in names:
         scenario = SCENARIOS[name]
         verdict = play(scenario)
-        rows.append((scenario.says, verdict.step or "all of it", f"`{verdict.answer}`", _brief(verdict.recoverability),
-                     verdict.module.removeprefix("TDX_"), verdict.td.removeprefix("not entered: ").removeprefix("TDX_"),
-                     verdict.then))
-    return Table(("attempt", "ended at", "answer", "which says", "module then", "TD then", "and then"), rows,
-                 "Updates that were tried")
+        td = verdict.td.removeprefix("not entered: ").removeprefix("TDX_")
+        rows.append((
+            scenario.says, f"{verdict.step or 'all of it'}: {verdict.answer.removeprefix('TDX_')}",
+            _brief(verdict.recoverability), f"module {verdict.module.removeprefix('TDX_')}; TD {td}",
+            verdict.then.replace("TDX_", ""),
+        ))
+    return Table(("attempt", "ended at, with", "which says", "what is left", "and then"), rows,
+                 "Updates that were tried (TDX_ left out)")
 
 
 def _brief(said: str) -> str:
     """What the answer says about trying again, for a narrow column."""
-    brief = {Recoverability.SUCCESS.value: "success", Recoverability.RETRY.value: "retry (63:62 = 10)",
-             Recoverability.FINAL.value: "not this call again (63:62 = 11)"}
+    brief = {Recoverability.SUCCESS.value: "success", Recoverability.RETRY.value: "bits 10: retry",
+             Recoverability.FINAL.value: "bits 11: not this call again"}
     return brief.get(said, said)
 
 
