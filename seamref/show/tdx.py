@@ -304,18 +304,19 @@ def refusals(names: Iterable[str] = SCENARIOS) -> Table:
         verdict = play(scenario)
         td = verdict.td.removeprefix("not entered: ").removeprefix("TDX_")
         rows.append((
-            scenario.says, f"{verdict.step or 'all of it'}: {verdict.answer.removeprefix('TDX_')}",
-            _brief(verdict.recoverability), f"module {verdict.module.removeprefix('TDX_')}; TD {td}",
+            scenario.says,
+            f"{verdict.step or 'all of it'}: {verdict.answer.removeprefix('TDX_')}; {_brief(verdict.recoverability)}",
+            f"module {verdict.module.removeprefix('TDX_')}; TD {td}",
             verdict.then.replace("TDX_", ""),
         ))
-    return Table(("attempt", "ended at, with", "which says", "what is left", "and then"), rows,
+    return Table(("attempt", "ended at, with", "what is left", "and then"), rows,
                  "Updates that were tried (TDX_ left out)")
 
 
 def _brief(said: str) -> str:
     """What the answer says about trying again, for a narrow column."""
     brief = {Recoverability.SUCCESS.value: "success", Recoverability.RETRY.value: "bits 10: retry",
-             Recoverability.FINAL.value: "bits 11: not this call again"}
+             Recoverability.FINAL.value: "bits 11: not this call"}
     return brief.get(said, said)
 
 
