@@ -107,6 +107,10 @@ def _tme(b: Boot) -> StepAnswer:
     return bios.activate_memory_encryption(b.platform, b.setup)
 
 
+def _smrr(b: Boot) -> StepAnswer:
+    return bios.lock_smrr(b.platform, b.setup)
+
+
 def _seamrr(b: Boot) -> StepAnswer:
     return bios.program_seamrr(b.platform, b.setup)
 
@@ -196,6 +200,7 @@ STEPS: tuple[BootStep, ...] = (
     BootStep("power-on", "hardware", "registers at reset, fuses, the module in flash", _power_on),
     BootStep("park", "BIOS", "INIT to all other processors", _park),
     BootStep("tme", "BIOS", "memory encryption and KeyID split in each package", _tme),
+    BootStep("smrr", "BIOS", "SMM's range, locked, on every core", _smrr),
     BootStep("seamrr", "BIOS", "SEAMRR base and mask, locked, on every core", _seamrr),
     BootStep("mcheck", "MCHECK", "consistency; P_SYS_INFO_TABLE; VALID on every core", _mcheck),
     BootStep("bios-done", "BIOS", "BIOS_DONE", _bios_done),

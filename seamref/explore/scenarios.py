@@ -17,7 +17,7 @@ from seamref.arch.structures import SYS_INFO_TABLE
 from seamref.arch.vmcs import FIELDS
 from seamref.errors import SeamrefError
 from seamref.explore.faults import FAULTS
-from seamref.explore.jobs import GuestRuns, Hotplug, NmiCaller, Relaunch, Upload
+from seamref.explore.jobs import INFO_BUFFERS, GuestRuns, Hotplug, NmiCaller, Relaunch, Upload
 from seamref.explore.probe import loader_data
 from seamref.explore.properties import STANDARD
 from seamref.explore.world import Armed, Extra, Setting, World
@@ -43,11 +43,10 @@ def _cold(cpus: int, keeps_vmcs: bool, module: str | None) -> Platform:
     from seamref import bootchain
     from seamref.host import uefi
     from seamref.host.image import V1
-    from seamref.host.machine import blob, config, lock_smrr
+    from seamref.host.machine import blob, config
 
     made = config(Topology(1, cpus), keeps_vmcs=keeps_vmcs, steady_entropy=True)
     platform = bootchain.boot(config=made, vmx=False)
-    lock_smrr(platform)
     if module is not None:
         # Another place for the first module than for the ones behind it, so that nothing stale fits by accident.
         platform.inject("rdrand", (1, 0x5EA1), (1, OTHER_ASLR))
@@ -94,8 +93,14 @@ def _image(series: KernelSeries, name: str, fields: tuple[tuple[str, Any], ...] 
     return build(mint.sigstruct(module, **dict(fields)), module, V2 if series.blob is Blob.V2 else V1)
 
 
-def setting_of(host: Host, extras: tuple[Extra, ...] = (), special: Sequence[int] = (0,), **data: Any) -> Setting:
-    """Which CPUs are interchangeable (all but the ``special`` ones), and what in memory belongs to which."""
+def setting_of(
+    host: Host, extras: tuple[Extra, ...] = (), special: Sequence[int] = (0,),
+    regions: Sequence[tuple[int, int]] = (), **data: Any,
+) -> Setting:
+    """Which CPUs are interchangeable (all but the ``special`` ones), and what in memory belongs to which.
+
+    ``regions``  further pages of each CPU: (address of CPU 0's, distance to the next CPU's)
+    """
     platform = host.platform
     seamrr = platform.seamrr()
     if seamrr is None:
@@ -117,7 +122,8 @@ def setting_of(host: Host, extras: tuple[Extra, ...] = (), special: Sequence[int
             for aslr in _places(platform, table.data_rgn_base):
                 moves += [(table.data_rgn_base - aslr + handoff + id * local, local, cpu, "local"),
                           (table.stack_rgn_base - aslr + id * lp_stack, lp_stack, cpu, "stack")]
-        for which, at in enumerate((*places, record.vmxon_region, record.vmcs)):
+        others = [INFO_BUFFERS + PAGE * cpu, *(at + distance * cpu for at, distance in regions)]
+        for which, at in enumerate((*places, record.vmxon_region, record.vmcs, *others)):
             if at:
                 own[at // PAGE] = cpu, which
     data_at = loader_data(platform)
@@ -432,7 +438,7 @@ _scenario("build-during-update-v10", "v10, which asks a module that can to refus
 def _uefi(cpus: int, together: bool = False, forget: bool = False) -> World:
     from seamref.host.image import V1
     from seamref.host.machine import blob
-    from seamref.host.uefi import build_params
+    from seamref.host.uefi import POOL, build_params
 
     platform = _cold(cpus, True, None).fork()
     params = build_params(platform, blob(OLD, version=V1, pages=PAGES))
@@ -440,7 +446,7 @@ def _uefi(cpus: int, together: bool = False, forget: bool = False) -> World:
     walk = (*range(1, cpus), 0)
     called = walk[1:] if forget else walk
     scripts = {cpu: ("uefi.install" if together else "uefi.next",) for cpu in called}
-    return World(host, setting_of(host, (), (0,), params=params, walk=called), scripts=scripts)
+    return World(host, setting_of(host, (), (0,), ((POOL - PAGE, -PAGE),), params=params, walk=called), scripts=scripts)
 
 
 _COLD = ("one-in-p-seamldr", "nobody-collides", "session-ends", "entered-only-when-ready", "seam-memory-closed",
@@ -455,12 +461,14 @@ _scenario("uefi-disabled", "firmware has disabled one processor", partial(_uefi,
 
 
 def _reload(cpus: int, ordered: bool = True) -> World:
+    from seamref.arch.lab import VMXON_REGION
     from seamref.bootchain import default_acm
 
     host = booted(cpus, vcpus=False)
     scripts = {cpu: ("loader.shutdown",) for cpu in range(1, cpus)}
     scripts[0] = ("loader.shutdown.last",) if ordered else ("loader.shutdown",)
-    return World(host, setting_of(host, (Relaunch(default_acm()),)), scripts=scripts, extras=(0,))
+    regions = ((VMXON_REGION, 0x2000), (VMXON_REGION + PAGE, 0x2000))  # where the relaunch enters VMX operation again
+    return World(host, setting_of(host, (Relaunch(default_acm()),), (0,), regions), scripts=scripts, extras=(0,))
 
 
 _RELOAD = ("one-in-p-seamldr", "nobody-collides", "entered-only-when-ready", "seam-memory-closed", "no-deadlock",

@@ -25,6 +25,8 @@ COMPONENT = "BIOS"
 MIB32 = 0x2000000
 TME_LOCK, TME_ENABLE = 1, 2
 SEAMRR_DEFAULT_BASE, SEAMRR_DEFAULT_SIZE = 0x7C000000, 0x4000000
+SMRR_DEFAULT_BASE, SMRR_DEFAULT_SIZE = 0x80000000, 0x800000
+SMRR_WB, SMRR_LOCK_VALID = 6, 0xC00
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class Setup:
     ``packages``                       package -> (base MSR, mask MSR), where one is to be programmed differently
     ``p_seamldr_range_size``           bytes
     ``bios_done``                      whether BIOS_DONE is set in the end
+    ``smrr_base``, ``smrr_size``       bytes, outside every CMR; size 0: BIOS leaves SMRR alone
     """
 
     seamrr_base: int = SEAMRR_DEFAULT_BASE
@@ -51,6 +54,8 @@ class Setup:
     packages: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     p_seamldr_range_size: int = P_SEAMLDR_RANGE_SIZE
     bios_done: bool = True
+    smrr_base: int = SMRR_DEFAULT_BASE
+    smrr_size: int = SMRR_DEFAULT_SIZE
 
     def seamrr_msrs(self, platform: Platform, package: int = 0) -> tuple[int, int]:
         """Values for IA32_SEAMRR_PHYS_BASE and IA32_SEAMRR_PHYS_MASK."""
@@ -86,6 +91,21 @@ def activate_memory_encryption(platform: Platform, setup: Setup) -> Done | Fault
             if isinstance(outcome, Fault):
                 return outcome
     return Done("BIOS.tme")
+
+
+@implements("BIOS.smrr", "IA32_SMRR_PHYSBASE and PHYSMASK, VALID and LOCK, on every core; TDH.SYS.INIT insists on it",
+            "SDM vol. 3C ch. 32; TDXM tdh_sys_init.c")
+def lock_smrr(platform: Platform, setup: Setup) -> Done | Fault:
+    """BIOS.smrr: the first fault ends it."""
+    if setup.smrr_size == 0:
+        return Done("BIOS.smrr")
+    mask = ((1 << 32) - setup.smrr_size) | SMRR_LOCK_VALID
+    for id in platform.lps:
+        for address, value in ((msr.SMRR_BASE, setup.smrr_base | SMRR_WB), (msr.SMRR_MASK, mask)):
+            outcome = msr.wrmsr(platform, id, address, value)
+            if isinstance(outcome, Fault):
+                return outcome
+    return Done("BIOS.smrr")
 
 
 @implements("BIOS.seamrr", "WRMSR base with CONFIGURED, mask with LOCK on every core alike", "X2 SEAMRR")

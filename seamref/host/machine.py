@@ -12,8 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from seamref import bootchain
-from seamref.arch.msr import VMX_BASIC, wrmsr
-from seamref.arch.outcome import Fault
+from seamref.arch.msr import VMX_BASIC
 from seamref.arch.platform import NO_SEAMRET_INVD_VMCS, VMX_MSRS, Platform, PlatformConfig, Topology
 from seamref.errors import SeamrefError
 from seamref.host import uefi, vmm
@@ -59,20 +58,6 @@ def blob_for(series: KernelSeries, name: str = "1.5.16") -> bytes:
     return blob(name, version=V2 if series.blob is Blob.V2 else V1)
 
 
-SMRR_BASE, SMRR_SIZE = 0x80000000, 0x800000
-"""Where this board's BIOS has SMM: behind the memory below 4 GiB, outside every CMR."""
-
-
-def lock_smrr(platform: Platform) -> None:
-    """What BIOS does for SMM on every core: base, mask, VALID and LOCK; TDH.SYS.INIT insists on the lock."""
-    for id in platform.lps:
-        lp = platform.lp(id)
-        if not platform.msr_value(lp, 0x1F3) & 1 << 10:
-            for address, value in ((0x1F2, SMRR_BASE | 6), (0x1F3, 0x100000000 - SMRR_SIZE | 0xC00)):
-                if isinstance(wrmsr(platform, id, address, value), Fault):
-                    raise SeamrefError(f"BIOS: WRMSR 0x{address:X} on processor {id} refused")
-
-
 def cold(
     cpus: int = 2, *, sockets: int = 1, module: str | bytes | None = "1.5.05", keeps_vmcs: bool = True, seed: int = 0
 ) -> Platform:
@@ -87,7 +72,6 @@ def cold(
 def _cold(cpus: int, sockets: int, module: str | bytes | None, keeps_vmcs: bool, seed: int) -> Platform:
     made = config(Topology(sockets, cpus // sockets), keeps_vmcs=keeps_vmcs, seed=seed)
     platform = bootchain.boot(config=made, vmx=False)
-    lock_smrr(platform)
     if module is not None:
         file = module if isinstance(module, bytes) else blob(module, version=V1)
         files = {"\\EFI\\TDX\\TDX-BLOB": file}

@@ -145,10 +145,7 @@ def must(platform: Platform, lp_id: int, name: str, version: int = 0, **register
 
 def boot(sockets: int = 1, lps: int = 2, module: str | bytes | None = "1.5.05", **knobs: Any) -> Platform:
     """A booted platform, SMRR locked as BIOS does it, a module installed (a named build, an image, or ``None``)."""
-    from seamref.host.machine import lock_smrr
-
     platform = bootchain.boot(Topology(sockets, lps), **knobs)
-    lock_smrr(platform)
     if module is not None:
         bootchain.install(platform, image_of(module))
     return platform
