@@ -26,6 +26,7 @@ from seamref.arch.lp import _DEFAULTS, Lp
 from seamref.arch.vmcs import FIELDS
 from seamref.explore.world import Setting, World
 from seamref.host.kernel import Cpu
+from seamref.host.tasks import Task
 
 _NAMES = tuple(name for name in _DEFAULTS if name not in ("activity", "program_state"))
 _WORDS = tuple(field.offset for field in FIELDS if field.size == 8)
@@ -136,13 +137,21 @@ class Canon:
             return known[1]
         plain = replace(
             record, apicid=0, vmxon_region=self._named(cpu, record.vmxon_region), vmcs=self._named(cpu, record.vmcs),
-            tasks=tuple(replace(task, saved=self._named(cpu, task.saved)) for task in record.tasks),
+            tasks=tuple(self._task(cpu, task) for task in record.tasks),
         )
         digest = _digest(repr(plain).encode())
         if len(self._cpu) > _LIMIT:
             self._cpu.clear()
         self._cpu[id(record)] = record, digest
         return digest
+
+    def _task(self, cpu: int, task: Task) -> Task:
+        named = self._named
+        call = task.call
+        if call is not None:
+            args = replace(call.args, **{name: named(cpu, getattr(call.args, name)) for name in ("rcx", "rdx", "r8")})
+            call = replace(call, args=args)
+        return replace(task, saved=named(cpu, task.saved), data=named(cpu, task.data), call=call)
 
     def _page_part(self, world: World, cpu: int, which: int, page: int) -> bytes:
         store = world.host.platform.store_

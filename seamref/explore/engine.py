@@ -170,6 +170,9 @@ class Search:
                 if len(self.widths) > self.max_depth:
                     self.why = f"runs of more than {self.max_depth:,} steps"
                     return
+                if _resident() > self.max_memory:
+                    self.why = f"{_resident():,.0f} MiB in use: the bound of {self.max_memory:,} MiB is met (max_memory)"
+                    return
                 frontier = self._next_level(frontier)
                 if self.stop_first and self.broken:
                     self.why = "stopped at the first counterexample"
@@ -287,11 +290,8 @@ class Search:
                     self.broken[checked.name] = wrong, depth, index
 
     def _bound(self) -> bool:
-        if self.states % 256 == 0 or self.states >= self.max_states:
-            if self.states >= self.max_states:
-                self.why = f"{self.states:,} states stored: the bound of {self.max_states:,} is met (max_states)"
-            elif _resident() > self.max_memory:
-                self.why = f"{_resident():,.0f} MiB in use: the bound of {self.max_memory:,} MiB is met (max_memory)"
+        if self.states >= self.max_states:
+            self.why = f"{self.states:,} states stored: the bound of {self.max_states:,} is met (max_states)"
         now = time.perf_counter()
         if self.progress is not None and now - self._told > 1 and now - self._began > self.quiet_seconds:
             self._told = now

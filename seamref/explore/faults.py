@@ -114,16 +114,6 @@ def _skip_lock(world: World, actor: int) -> str:
     return "goes on without seamldr_lock"
 
 
-def _offline(world: World, actor: int) -> str:
-    """The CPU is gone for the kernel, as after echo 0 > online, before an update begins."""
-    from seamref.host.tdx import cpu_offline
-
-    if world.host.state.update is not None or world.host.state.cpus[actor].tasks:
-        return ""
-    ret = cpu_offline(world.host, actor)
-    return "" if ret else "goes offline"
-
-
 _IMAGE = touch(writes="image")
 FAULTS: dict[str, Fault] = {f.name: f for f in (
     Fault("rdrand", "RDRAND fails once", NOTHING, _no_entropy),
@@ -142,8 +132,7 @@ FAULTS: dict[str, Fault] = {f.name: f for f in (
     Fault("sigstruct", "a device flips a bit of the sigstruct", _IMAGE, _corrupt("sigstruct")),
     Fault("params", "a device flips a bit of SEAMLDR_PARAMS", _IMAGE, _corrupt("params")),
     Fault("skip-lock", "a caller of P-SEAMLDR skips the lock", touch(writes="seamldr_lock p_seamldr"), _skip_lock),
-    Fault("offline", "the CPU is offline when the update begins", EVERYTHING, _offline),
 )}
-"""Kinds by name.  The VMCS bug, a TD build in flight and a late CPU are scenarios, not faults of a moment."""
+"""Kinds by name.  The VMCS bug, a TD build in flight, an offline or late CPU are scenarios, not faults of a moment."""
 
 __all__ = ["FAULTS", "Activity", "Fault", "deliver_pending"]

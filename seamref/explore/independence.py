@@ -48,6 +48,7 @@ _SEAMLDR_INSIDE = touch(writes="p_seamldr")
 _SEAMLDR_LEAF: dict[int, Accesses] = {
     Leaf.SEAMLDR_INFO: touch(reads="ready seamdb module", writes="p_seamldr"),
     Leaf.SEAMLDR_INSTALL: touch(reads="image", writes="p_seamldr ready seamdb module", adds="entropy"),
+    Leaf.SEAMLDR_SHUTDOWN: touch(writes="p_seamldr ready"),
 }
 _MODULE_ENTER = touch(reads="ready", adds="module.busy")
 _MODULE_LEAF: dict[tuple[int, str], Accesses] = {
@@ -74,8 +75,8 @@ AFTER: dict[str, Accesses] = {
 
 def _whole_call(leaf: int) -> Accesses:
     """All that a call may touch from SEAMCALL to SEAMRET."""
-    if leaf in _SEAMLDR_LEAF:
-        return union(_SEAMLDR_ENTER, _SEAMLDR_LEAF[leaf])
+    if leaf >> 63:
+        return union(_SEAMLDR_ENTER, _SEAMLDR_LEAF.get(leaf, EVERYTHING), touch(adds="entropy"))
     if leaf == Leaf.TDH_SYS_LP_INIT:
         return union(_MODULE_ENTER, *(a for (of, _), a in _MODULE_LEAF.items() if of == leaf))
     return union(_MODULE_ENTER, _MODULE_ANY)
@@ -148,6 +149,8 @@ def _pc_step(world: World, cpu: int, task: Task, assume: Assume) -> Accesses:
             return _ack(_control(world), task, assume)
         case "update.check":
             return touch(reads="update.failed")
+        case "seamldr.vmptrld":
+            return NOTHING
         case "update.leave":
             return _leave(task)
         case "seamldr.lock" | "seamldr.enter":
@@ -215,7 +218,8 @@ def ahead(world: World, actor: int, frozen: int, assume: Assume = CAUTIOUS) -> A
             return found
     jobs = world.rest.scripts[actor]
     if jobs:
-        found = union(found, touch(reads="update hotplug"), *(_job(name) for name in jobs))
+        found = union(found, touch(reads="update hotplug"), *(_job(name) for name in jobs),
+                      NOTHING if assume.nobody_dies else _DIES)
     return found
 
 
@@ -228,6 +232,9 @@ def _task_ahead(world: World, cpu: int, task: Task, frozen: int, assume: Assume)
         return _seamldr_ahead(world, task, frozen, assume)
     if task.pc == "seamldr.return":
         return NOTHING, False
+    running = world.rest.running[cpu]
+    if running and len(world.host.state.cpus[cpu].tasks) == 1:
+        return _job(running) | (NOTHING if assume.nobody_dies else _DIES), False
     return EVERYTHING, False
 
 

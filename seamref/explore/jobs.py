@@ -23,7 +23,7 @@ from seamref.host.update import Control, Finish, begin, finish, is_finished
 INFO_BUFFERS = 0x1F000000
 """Where CPU n wants SEAMLDR_INFO: a page each, from here."""
 
-_SEAMLDR = touch(writes="seamldr_lock p_seamldr")
+_SEAMLDR = touch(reads="ready", writes="seamldr_lock p_seamldr", adds="entropy")
 
 
 @job("info")
@@ -151,7 +151,7 @@ def _uefi_end(host: Host, cpu: int, task: Task) -> Next:
 
 AFTER["uefi.end"] = NOTHING
 STEP_ACCESSES["uefi.start"] = lambda world, cpu, task: NOTHING
-JOB_ACCESSES["uefi.install"] = touch(reads="image", writes="p_seamldr ready seamdb module", adds="entropy")
+JOB_ACCESSES["uefi.install"] = touch(reads="image ready", writes="p_seamldr ready seamdb module", adds="entropy")
 
 
 @job("uefi.next")

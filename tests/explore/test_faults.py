@@ -20,7 +20,6 @@ EXPECTED = {
     "mc": {"no-deadlock"},
     "sigstruct": {"update-succeeds", "old-module-survives"},
     "skip-lock": {"nobody-collides", "session-ends", "update-succeeds", "old-module-survives"},
-    "offline": {"session-ends", "update-succeeds", "old-module-survives"},
 }
 
 

@@ -1,0 +1,98 @@
+"""Benchmarks of the explorer: time to the full verdict of the merged update, beside a hand-written Promela model.
+
+``benchmarks()`` is for ``tools/bench.py``.  Run as a program it prints the two side by side, N = 2 to 6 for Spin (if it
+is installed) and 2 to 16 for the explorer:
+
+    python tools/bench_explore.py [--cpus N ...] [--spin N ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+MODEL = ROOT / "book" / "proofs" / "update.pml"
+
+
+class Spun(NamedTuple):
+    """What Spin found: states stored, errors, seconds of the verifier alone."""
+
+    states: int
+    errors: int
+    seconds: float
+
+
+def spin(cpus: int, *, reduce: bool = False, defines: tuple[str, ...] = ()) -> Spun | None:
+    """Verify the Promela model with Spin; ``None`` where Spin or a C compiler is missing."""
+    if shutil.which("spin") is None or shutil.which("cc") is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(["spin", f"-DN={cpus}", *(f"-D{d}" for d in defines), "-a", str(MODEL)], cwd=folder, check=True,
+                       stdout=subprocess.DEVNULL)
+        flags = ["-O2", "-w", "-DSAFETY", *(() if reduce else ("-DNOREDUCE",))]
+        subprocess.run(["cc", *flags, "-o", "pan", "pan.c"], cwd=folder, check=True)
+        began = time.perf_counter()
+        out = subprocess.run(["./pan", "-m1000000", "-w26"], cwd=folder, check=True, capture_output=True, text=True).stdout
+        seconds = time.perf_counter() - began
+    states = next(int(line.split()[0]) for line in out.splitlines() if "states, stored" in line)
+    errors = next(int(line.rsplit(":", 1)[1]) for line in out.splitlines() if "errors:" in line)
+    return Spun(states, errors, seconds)
+
+
+def benchmarks() -> Iterator[object]:
+    """For tools/bench.py: full verdicts, and states per second."""
+    from bench import Bench
+    from seamref.explore.engine import explore
+    from seamref.explore.scenarios import booted
+
+    for cpus in (2, 4, 8):
+        booted(cpus)
+        states = explore("update", cpus).states
+        yield Bench(f"explore: merged update, {cpus} CPUs, per state", partial(explore, "update", cpus), states, "state",
+                    repeat=2)
+    yield Bench("explore: merged update, 2 CPUs, unreduced",
+                partial(explore, "update", 2, symmetry=False, por=False), 1, "verdict", repeat=1)
+
+
+def main() -> int:
+    """The table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cpus", type=int, nargs="*", default=[2, 3, 4, 5, 6, 7, 8, 16])
+    parser.add_argument("--spin", type=int, nargs="*", default=[2, 3, 4, 5, 6])
+    parser.add_argument("--plain", type=int, nargs="*", default=[2, 3], help="also without any reduction")
+    args = parser.parse_args()
+    sys.path.insert(0, str(ROOT))
+    from seamref.explore.engine import explore
+    from seamref.explore.scenarios import booted
+
+    print(f"{'N':>3} {'explorer: states':>17} {'stands for':>12} {'s':>7} {'states/s':>9} {'unreduced':>10} {'s':>7} "
+          f"{'Promela: states':>16} {'s':>7}")
+    for cpus in args.cpus:
+        booted(cpus)
+        result = explore("update", cpus)
+        assert result.holds, result.verdict
+        line = (f"{cpus:3} {result.states:17,} {result.worlds:12,} {result.seconds:7.1f} "
+                f"{result.states / result.seconds:9,.0f}")
+        if cpus in args.plain:
+            plain = explore("update", cpus, symmetry=False, por=False)
+            line += f" {plain.states:10,} {plain.seconds:7.1f}"
+        else:
+            line += f" {'':10} {'':7}"
+        spun = spin(cpus) if cpus in args.spin else None
+        if spun is not None:
+            line += f" {spun.states:16,} {spun.seconds:7.1f}"
+        print(line.rstrip(), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
