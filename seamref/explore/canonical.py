@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 from seamref.arch.lp import _DEFAULTS, Lp
 from seamref.arch.vmcs import FIELDS
 from seamref.explore.world import Setting, World
+from seamref.host.abi import Args
 from seamref.host.kernel import Cpu
 from seamref.host.tasks import Task
 
@@ -147,11 +148,16 @@ class Canon:
 
     def _task(self, cpu: int, task: Task) -> Task:
         named = self._named
-        call = task.call
+
+        def plain(args: Args) -> Args:
+            return replace(args, **{name: named(cpu, getattr(args, name)) for name in ("rcx", "rdx", "r8")})
+
+        call, returned = task.call, task.returned
         if call is not None:
-            args = replace(call.args, **{name: named(cpu, getattr(call.args, name)) for name in ("rcx", "rdx", "r8")})
-            call = replace(call, args=args)
-        return replace(task, saved=named(cpu, task.saved), data=named(cpu, task.data), call=call)
+            call = replace(call, args=plain(call.args))
+        if returned is not None:
+            returned = replace(returned, args=plain(returned.args))
+        return replace(task, saved=named(cpu, task.saved), data=named(cpu, task.data), call=call, returned=returned)
 
     def _page_part(self, world: World, cpu: int, which: int, page: int) -> bytes:
         store = world.host.platform.store_

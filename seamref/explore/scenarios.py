@@ -95,10 +95,11 @@ def _image(series: KernelSeries, name: str, fields: tuple[tuple[str, Any], ...] 
 
 def setting_of(
     host: Host, extras: tuple[Extra, ...] = (), special: Sequence[int] = (0,),
-    regions: Sequence[tuple[int, int]] = (), **data: Any,
+    regions: Sequence[tuple[int, int]] = (), layout: Platform | None = None, **data: Any,
 ) -> Setting:
     """Which CPUs are interchangeable (all but the ``special`` ones), and what in memory belongs to which.
 
+    ``layout``   a platform with a module in place, where this one has none yet
     ``regions``  further pages of each CPU: (address of CPU 0's, distance to the next CPU's)
     """
     platform = host.platform
@@ -107,7 +108,7 @@ def setting_of(
         raise SeamrefError("SEAMRR is not valid: nothing to explore")
     own: dict[int, tuple[int, int]] = {}
     moves: list[tuple[int, int, int, str]] = []
-    table = SYS_INFO_TABLE.decode(platform.bytes_at(Agent.CPU, seamrr.base, PAGE))
+    table = SYS_INFO_TABLE.decode((layout or platform).bytes_at(Agent.CPU, seamrr.base, PAGE))
     local, lp_stack = (table.num_tls_pages + 1) * PAGE, (table.num_stack_pages + 2) * PAGE
     lps = table.stack_rgn_size // lp_stack
     handoff = (table.num_handoff_pages + 1) * PAGE
@@ -446,7 +447,7 @@ def _uefi(cpus: int, together: bool = False, forget: bool = False) -> World:
     walk = (*range(1, cpus), 0)
     called = walk[1:] if forget else walk
     scripts = {cpu: ("uefi.install" if together else "uefi.next",) for cpu in called}
-    return World(host, setting_of(host, (), (0,), ((POOL - PAGE, -PAGE),), params=params, walk=called), scripts=scripts)
+    return World(host, setting_of(host, (), (0,), ((POOL - PAGE, -PAGE),), _cold(cpus, True, OLD), params=params, walk=called), scripts=scripts)
 
 
 _COLD = ("one-in-p-seamldr", "nobody-collides", "session-ends", "entered-only-when-ready", "seam-memory-closed",
