@@ -41,7 +41,8 @@ def spin(cpus: int, *, reduce: bool = False, defines: tuple[str, ...] = ()) -> S
         flags = ["-O2", "-w", "-DSAFETY", *(() if reduce else ("-DNOREDUCE",))]
         subprocess.run(["cc", *flags, "-o", "pan", "pan.c"], cwd=folder, check=True)
         began = time.perf_counter()
-        out = subprocess.run(["./pan", "-m1000000", "-w26"], cwd=folder, check=True, capture_output=True, text=True).stdout
+        out = subprocess.run(["./pan", "-m1000000", "-w26"], cwd=folder, check=True, capture_output=True,
+                             text=True).stdout
         seconds = time.perf_counter() - began
     states = next(int(line.split()[0]) for line in out.splitlines() if "states, stored" in line)
     errors = next(int(line.rsplit(":", 1)[1]) for line in out.splitlines() if "errors:" in line)
@@ -51,14 +52,15 @@ def spin(cpus: int, *, reduce: bool = False, defines: tuple[str, ...] = ()) -> S
 def benchmarks() -> Iterator[object]:
     """For tools/bench.py: full verdicts, and states per second."""
     from bench import Bench
+
     from seamref.explore.engine import explore
     from seamref.explore.scenarios import booted
 
     for cpus in (2, 4, 8):
         booted(cpus)
         states = explore("update", cpus).states
-        yield Bench(f"explore: merged update, {cpus} CPUs, per state", partial(explore, "update", cpus), states, "state",
-                    repeat=2)
+        yield Bench(f"explore: merged update, {cpus} CPUs, per state", partial(explore, "update", cpus), states,
+                    "state", repeat=2)
     yield Bench("explore: merged update, 2 CPUs, unreduced",
                 partial(explore, "update", 2, symmetry=False, por=False), 1, "verdict", repeat=1)
 

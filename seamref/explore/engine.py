@@ -170,8 +170,9 @@ class Search:
                 if len(self.widths) > self.max_depth:
                     self.why = f"runs of more than {self.max_depth:,} steps"
                     return
-                if _resident() > self.max_memory:
-                    self.why = f"{_resident():,.0f} MiB in use: the bound of {self.max_memory:,} MiB is met (max_memory)"
+                used = _resident()
+                if used > self.max_memory:
+                    self.why = f"{used:,.0f} MiB in use: the bound of {self.max_memory:,} MiB is met (max_memory)"
                     return
                 frontier = self._next_level(frontier)
                 if self.stop_first and self.broken:

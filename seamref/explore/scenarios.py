@@ -447,7 +447,8 @@ def _uefi(cpus: int, together: bool = False, forget: bool = False) -> World:
     walk = (*range(1, cpus), 0)
     called = walk[1:] if forget else walk
     scripts = {cpu: ("uefi.install" if together else "uefi.next",) for cpu in called}
-    return World(host, setting_of(host, (), (0,), ((POOL - PAGE, -PAGE),), _cold(cpus, True, OLD), params=params, walk=called), scripts=scripts)
+    setting = setting_of(host, (), (0,), ((POOL - PAGE, -PAGE),), _cold(cpus, True, OLD), params=params, walk=called)
+    return World(host, setting, scripts=scripts)
 
 
 _COLD = ("one-in-p-seamldr", "nobody-collides", "session-ends", "entered-only-when-ready", "seam-memory-closed",

@@ -415,15 +415,16 @@ def _module_tdmrs_lost(p: Patcher) -> None:
 
 _NO_LOCK = Scenario("no lock", "no kernel lock", lambda n: update_world(n, replace(MERGED, lock=Lock.NONE)),
                     ("one-in-p-seamldr",))
-_DOWN = Scenario("down", "an older image", lambda n: update_world(n, module=BACK), get_scenario("update").properties[:-1])
+_WITHOUT_SUCCESS = get_scenario("update").properties[:-1]
+_DOWN = Scenario("down", "an older image", lambda n: update_world(n, module=BACK), _WITHOUT_SUCCESS)
 _BAD = Scenario("bad signature", "an image that is refused",
-                get_scenario("update-bad-signature").make, get_scenario("update").properties[:-1])
-_LENIENT = Scenario("image fault", "a page changes", get_scenario("update").make, get_scenario("update").properties[:-1])
+                get_scenario("update-bad-signature").make, _WITHOUT_SUCCESS)
+_LENIENT = Scenario("image fault", "a page changes", get_scenario("update").make, _WITHOUT_SUCCESS)
 
 MUTATIONS: tuple[Mutation, ...] = (
     Mutation("kernel: no lock", "seamldr_lock is not taken", _kernel_no_lock),
     Mutation("kernel: unlocks before SEAMCALL", "the lock covers nothing", _kernel_unlock_early),
-    Mutation("kernel: takes the lock without looking", "a store instead of a compare-and-swap", _kernel_lock_not_tested),
+    Mutation("kernel: takes the lock without looking", "a store, no compare-and-swap", _kernel_lock_not_tested),
     Mutation("kernel: never unlocks", "seamldr_lock is not released", _kernel_never_unlocks),
     Mutation("kernel: only the lead INSTALLs", "the others just acknowledge", _kernel_install_lead_only),
     Mutation("kernel: forgets the last CPU", "one CPU does not INSTALL", _kernel_forgets_last),
@@ -435,7 +436,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("kernel: keeps CPU 0's flag", "no LP.INIT on CPU 0", _kernel_forgets_online_flag),
     Mutation("kernel: no TDH.SYS.UPDATE", "initialised = true all the same", _kernel_no_update_call),
     Mutation("kernel: INSTALL's error is lost", "on an image that is refused", _kernel_ignores_install_error, _BAD,
-             survives="TDH.SYS.INIT then fails on the old module, which is shut down: the update fails one state later"),
+             survives="TDH.SYS.INIT then fails on the old module, which is shut down: it ends one state later"),
     Mutation("kernel: every error is lost", "on an image that is refused", _kernel_ignores_all_errors, _BAD),
     Mutation("kernel: CPU 0 acknowledges twice", "the state moves on too early", _kernel_ack_twice),
     Mutation("kernel: CPU 1 does not acknowledge", "nobody moves the state on", _kernel_no_ack),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from seamref.explore.access import EVERYTHING, NOTHING, touch
@@ -76,5 +78,5 @@ def test_access__conflicts_and_covers() -> None:
 
 def test_growth__the_reduced_update_grows_by_the_same_number_of_states_per_CPU() -> None:
     states = [explore("update", n).states for n in (2, 3, 4, 5)]
-    steps = [b - a for a, b in zip(states, states[1:], strict=False)]
+    steps = [b - a for a, b in pairwise(states)]
     assert max(steps) - min(steps) <= 20, (states, "linear, give or take the lead's place among the others")

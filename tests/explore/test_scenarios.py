@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from seamref.explore.scenarios import SCENARIOS
 RECORD = Path(__file__).with_name("recorded.json")
 
 
-@lru_cache(maxsize=None)
+@cache
 def found(name: str) -> Result:
     """A scenario explored to its end, with every counterexample."""
     return explore(name, stop_first=False, shortest=False)
