@@ -203,9 +203,11 @@ def parse(data: Buffer, *, ignore_checksum: bool = False) -> Blob:
 
 
 def format_problems(data: Buffer) -> list[Check[Header, str]]:
-    """Every rule of its format that a file breaks, in order; a file without magic breaks the signature rule of 1.0."""
+    """Every rule of its format that a file breaks, in order; without the magic the version field says which format."""
     version = format_of(data)
-    return FORMATS[V1 if version is None else version][1].all_stopping(Header(data))
+    if version is None:
+        version = V2 if Header(data).v2("version") == V2 else V1
+    return FORMATS[version][1].all_stopping(Header(data))
 
 
 def build(sigstruct: Buffer, module: Buffer, version: int = V1) -> bytes:
