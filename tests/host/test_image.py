@@ -342,7 +342,7 @@ def test_of_any_two_wrong_things_the_first_in_order_decides(version: str, data: 
     except LayoutError:
         assume(False)  # the first change cut away what the second would have changed
     outcome = check_image(blob, version)
-    stopping = [row.id for row in kernel_table(version).all_stopping(_header(blob), version)]
+    stopping = [row.id for row in kernel_table(version).all_stopping(Header(blob), version)]
     assert stopping[:1] == ([outcome.clause] if isinstance(outcome, ImageRefused) else [])
 
 
