@@ -216,7 +216,10 @@ class Store:
         return b"" if found is None else found.fingerprint()
 
     def digest_without(self, left_out: Container[int]) -> bytes:
-        """Like :meth:`fingerprint`, without some pages (by number; the same container object is answered from what is known)."""
+        """Like :meth:`fingerprint`, without some pages (by number).
+
+        The same container object is answered from what is known.
+        """
         parts: list[bytes] = []
         for number in sorted(self._chunks):
             chunk = self._chunks[number]

@@ -385,7 +385,8 @@ def vm_exit(platform: Platform, lp: Lp, exit: VmExit, length: int = 0, interrupt
     """VMX.exit: leave VMX non-root operation through the current VMCS.
 
     ``length`` is the instruction length in bytes; hardware does not advance RIP.  ``interruption`` is the VM-exit
-    interruption information of an exit that an NMI, a machine check or an interrupt caused.  ``inSEAM`` is not changed: a TD's
+    interruption information of an exit that an NMI, a machine check or an interrupt caused.  ``inSEAM`` is not
+    changed: a TD's
     exit arrives in SEAM root (SC2).
     """
     data = current(lp).data
