@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import groupby
 from textwrap import wrap
 
 from seamref.explore.engine import Counterexample, Result
 from seamref.explore.world import Did
+
+
+_NOTABLE = re.compile(r"VMfail|fails|lost|refuse|RAX = 0x8|-E[A-Z]+|status 0x|shut ?down in SEAM|is shut down")
+"""Steps that stay visible when neighbouring steps of one actor are joined."""
 
 
 def condensed(steps: Sequence[Did]) -> list[Did]:
@@ -17,7 +22,8 @@ def condensed(steps: Sequence[Did]) -> list[Did]:
         members = list(group)
         last = members[-1]
         texts = [m.text for m in members if m.text]
-        text = texts[0] if len(texts) == 1 else f"{texts[0]} ... {texts[-1]}" if texts else ""
+        kept = [text for i, text in enumerate(texts) if i in (0, len(texts) - 1) or _NOTABLE.search(text)]
+        text = " ... ".join(kept)
         lines.append(Did(last.actor, last.name, members[0].pc, text, members[0].fault))
     return lines
 

@@ -50,9 +50,16 @@ def property_table(caption: str = "What is checked") -> Table:
     ], caption=caption)
 
 
+def _short(value: int) -> str:
+    for unit, name in ((10**6, " million"), (10**3, " thousand")):
+        if value >= unit:
+            return f"{value // unit:,}{name}"
+    return str(value)
+
+
 def growth_plot(series: Mapping[str, Mapping[int, int]], title: str = "States stored, by number of CPUs") -> Html:
     """Counts over N, with a logarithmic axis; each series is named where it ends."""
-    width, height, left, bottom = 640.0, 380.0, 60.0, 40.0
+    width, height, left, bottom = 660.0, 380.0, 92.0, 40.0
     board = Board(width, height)
     most = max(value for points in series.values() for value in points.values())
     last = max(n for points in series.values() for n in points)
@@ -67,7 +74,7 @@ def growth_plot(series: Mapping[str, Mapping[int, int]], title: str = "States st
 
     for power in range(decades + 1):
         board.line([(left, y(10**power)), (width - 150, y(10**power))], stroke="quiet", line=0.5)
-        board.text(left - 8, y(10**power) + 4, f"{10**power:,}", anchor="end", size=11)
+        board.text(left - 8, y(10**power) + 4, _short(10**power), anchor="end", size=11)
     for n in range(first, last + 1):
         if last - first <= 8 or n % 2 == 0:
             board.text(x(n), height - bottom + 18, str(n), anchor="middle", size=11)
