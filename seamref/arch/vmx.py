@@ -386,8 +386,7 @@ def vm_exit(platform: Platform, lp: Lp, exit: VmExit, length: int = 0, interrupt
 
     ``length`` is the instruction length in bytes; hardware does not advance RIP.  ``interruption`` is the VM-exit
     interruption information of an exit that an NMI, a machine check or an interrupt caused.  ``inSEAM`` is not
-    changed: a TD's
-    exit arrives in SEAM root (SC2).
+    changed: a TD's exit arrives in SEAM root (SC2).
     """
     data = current(lp).data
     put(data, "exit_reason", exit.word)
