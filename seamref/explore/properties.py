@@ -137,7 +137,7 @@ def _nobody_left_inside(before: World, after: World, did: Did) -> str | None:
 
 
 _property("nobody-left-behind", "no processor is still in the old module when a new one is made ready",
-          "PSL seamldr_install.c: serial calls on every processor prove it (facts: INSTALL does not check)",
+          "PSL seamldr_install.c: serial calls on every processor prove it; INSTALL does not look",
           step=_nobody_left_inside)
 
 
@@ -313,7 +313,7 @@ def _old_survives(world: World) -> str | None:
 
 
 _property("old-module-survives", "after a failed update the old module answers as before",
-          "what one would wish; Linux shuts the old module down before P-SEAMLDR has looked at anything (c.4)",
+          "what one would wish; Linux shuts the old module down before P-SEAMLDR has looked at anything",
           final=_old_survives)
 
 

@@ -233,7 +233,7 @@ def update_world(
 _UPDATE = (*STANDARD, "update-succeeds")
 
 _scenario("update", "merged Linux replaces the TDX module on every CPU", update_world, properties=_UPDATE,
-          why="all of c.2: whatever the order in which CPUs get the lock and the instructions of different CPUs fall, "
+          why="whatever the order in which CPUs get the lock and the instructions of different CPUs fall, "
               "the update succeeds and the new module answers")
 
 _NO_LOCK = replace(MERGED, lock=Lock.NONE)

@@ -10,7 +10,6 @@ from textwrap import wrap
 from seamref.explore.engine import Counterexample, Result
 from seamref.explore.world import Did
 
-
 _NOTABLE = re.compile(r"VMfail|fails|lost|refuse|RAX = 0x8|-E[A-Z]+|status 0x|shut ?down in SEAM|is shut down")
 """Steps that stay visible when neighbouring steps of one actor are joined."""
 
