@@ -3,12 +3,15 @@
 ``benchmarks()`` is for ``tools/bench.py``.  Run as a program it prints the two side by side, N = 2 to 6 for Spin (if it
 is installed) and 2 to 16 for the explorer:
 
-    python tools/bench_explore.py [--cpus N ...] [--spin N ...]
+    python tools/bench_explore.py [--cpus N ...] [--spin N ...] [--store]
+
+With ``--store`` Spin's counts go to the file that the book's plot reads; counts do not depend on the machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import subprocess
 import sys
@@ -21,6 +24,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = ROOT / "book" / "proofs" / "update.pml"
+STORED = ROOT / "book" / "proofs" / "spin.json"
 
 
 class Spun(NamedTuple):
@@ -71,6 +75,7 @@ def main() -> int:
     parser.add_argument("--cpus", type=int, nargs="*", default=[2, 3, 4, 5, 6, 7, 8, 16])
     parser.add_argument("--spin", type=int, nargs="*", default=[2, 3, 4, 5, 6])
     parser.add_argument("--plain", type=int, nargs="*", default=[2, 3], help="also without any reduction")
+    parser.add_argument("--store", action="store_true", help="keep Spin's counts for the book")
     args = parser.parse_args()
     sys.path.insert(0, str(ROOT))
     from seamref.explore.engine import explore
@@ -78,6 +83,7 @@ def main() -> int:
 
     print(f"{'N':>3} {'explorer: states':>17} {'stands for':>12} {'s':>7} {'states/s':>9} {'unreduced':>10} {'s':>7} "
           f"{'Promela: states':>16} {'s':>7}")
+    counts: dict[str, int] = {}
     for cpus in args.cpus:
         booted(cpus)
         result = explore("update", cpus)
@@ -91,8 +97,11 @@ def main() -> int:
             line += f" {'':10} {'':7}"
         spun = spin(cpus) if cpus in args.spin else None
         if spun is not None:
+            counts[str(cpus)] = spun.states
             line += f" {spun.states:16,} {spun.seconds:7.1f}"
         print(line.rstrip(), flush=True)
+    if args.store:
+        STORED.write_text(json.dumps(counts) + "\n", encoding="utf-8")
     return 0
 
 
