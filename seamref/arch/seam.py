@@ -32,12 +32,12 @@ from seamref.arch.vmcs import NONE, get, put
 from seamref.arch.vmx import (
     activate,
     bad_controls,
+    bad_guest_state,
     bad_host_state,
     current,
     fail_invalid,
     fail_valid,
     flush,
-    is_canonical,
     load_guest_state,
     load_host_state,
     save_guest_state,
@@ -224,13 +224,6 @@ class _MsrLoad:
 _SeamretResult: TypeAlias = Fault | VmFailInvalid | VmxError | _GuestState | _MsrLoad
 
 
-def _bad_guest_state(c: SeamretState) -> bool:
-    """RIP canonical and RFLAGS well formed; the link-pointer rules cannot apply (it names the VMM's active VMCS)."""
-    data = current(c.lp).data
-    rflags = get(data, "guest_rflags")
-    return not is_canonical(get(data, "guest_rip")) or not rflags & 2 or bool(rflags & 0xFFFFFFFFFFC08028)
-
-
 SEAMRET: CheckTable[SeamretState, _SeamretResult] = CheckTable("SEAMRET", (
     Check("SEAMRET.inSEAM", "inSEAM = 0", lambda c: not c.lp.inSEAM, UD, "X2 SEAMRET"),
     Check("SEAMRET.64bit", "not in 64-bit mode", lambda c: not c.lp.is_64bit(), UD, "X2 SEAMRET"),
@@ -243,7 +236,9 @@ SEAMRET: CheckTable[SeamretState, _SeamretResult] = CheckTable("SEAMRET", (
           VmxError.ENTRY_INVALID_CONTROL_FIELDS, "X2 SEAMRET"),
     Check("SEAMRET.host", "host-state area not valid", lambda c: bad_host_state(c.platform, c.lp),
           VmxError.ENTRY_INVALID_HOST_STATE, "X2 SEAMRET"),
-    Check("SEAMRET.guest", "guest state not valid", _bad_guest_state, _GuestState(), "X2 SEAMRET"),
+    # the SDM's link-pointer rules cannot apply: it names the VMM's active VMCS
+    Check("SEAMRET.guest", "guest state not valid", lambda c: bad_guest_state(c.platform, c.lp), _GuestState(),
+          "X2 SEAMRET"),
     Check("SEAMRET.msr_load", "VM-entry MSR-load list fails",
           lambda c: get(current(c.lp).data, "entry_msr_load_count") != 0
           and get(current(c.lp).data, "entry_msr_load_address") & 0xF != 0, _MsrLoad(), "X2 SEAMRET"),

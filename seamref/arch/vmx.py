@@ -236,7 +236,7 @@ def bad_host_state(platform: Platform, lp: Lp) -> bool:
 
 
 def bad_guest_state(platform: Platform, lp: Lp) -> bool:
-    """The guest-state checks that matter here: canonical RIP, RFLAGS bit 1, CR4.VMXE."""
+    """The guest-state checks that matter here: canonical RIP, RFLAGS bit 1 set and its reserved bits clear."""
     data = current(lp).data
     rflags = get(data, "guest_rflags")
     return not is_canonical(get(data, "guest_rip")) or not rflags & 2 or bool(rflags & 0xFFFFFFFFFFC08028)
