@@ -228,7 +228,3 @@ def deliver_pending(platform: Platform, lp_id: int) -> tuple[EventOutcome, ...]:
         if not isinstance(outcome, Pending):
             taken.append(outcome)
     return tuple(taken)
-
-
-SEAMEXTEND_FLAGS = (SEAMEXTEND.offset_of("seam_ready"), SEAMEXTEND.offset_of("p_seamldr_ready"))
-"""Offsets of the two ready flags in the register."""

@@ -43,6 +43,15 @@ from seamref.arch.vmx import is_canonical
 from seamref.errors import SeamrefError
 from seamref.firmware.acm import NP_SEAMLDR_BUILD, NP_SEAMLDR_PROGRAM
 from seamref.layout import Record
+from seamref.pseamldr.memory_constants import (
+    CODE_LINEAR,
+    DATA_LINEAR,
+    KEYEDIT_LINEAR,
+    KEYHOLE_LINEAR,
+    STACK_LINEAR,
+    SYSINFO_LINEAR,
+    table_pages,
+)
 from seamref.pseamldr.vmcs_setup import VMX_MSRS, common_fields
 from seamref.spec import CHOSEN, MEASURED, Check, CheckTable, clause, implements
 
@@ -67,12 +76,6 @@ MAX_MAPS = 512
 COOKIE_TRIES = 10
 MAX_SOCKETS = 8
 
-CODE_LINEAR = 0xFFFF800000000000
-STACK_LINEAR = 0xFFFF800100000000
-KEYHOLE_LINEAR = 0xFFFF800200000000
-DATA_LINEAR = 0xFFFF800300000000
-SYSINFO_LINEAR = 0xFFFF8003FFFF0000
-KEYEDIT_LINEAR = 0x0000000100000000
 MODULE_LINEAR = 0x0000000200000000
 """Linear bases of P-SEAMLDR's regions, before ASLR."""
 
@@ -594,12 +597,6 @@ def draw_aslr(np: Np) -> None:
     np.set(seed=(carry, value & 0xFFFF))
     _ask(np, NP_ENTROPY)
     np.set(aslr=(value & 0x7FFC) << 32)
-
-
-def table_pages(size: int) -> int:
-    """T(size) / 4 KiB: page tables, directories and pointer tables for a region, as the size formula counts them."""
-    entries = -(-(size // PAGE) * 8 // PAGE)
-    return entries + -(-(size // MIB2) * 8 // PAGE) + -(-(size // GIB) * 8 // PAGE)
 
 
 @implements("NP_SEAMLDR.size_formula",
