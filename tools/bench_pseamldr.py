@@ -104,7 +104,7 @@ def benchmarks() -> Iterator[Bench | str]:
     platform = install(prepared(SMALL))
     yield Bench("SEAMLDR.INFO from SEAMCALL to SEAMRET",
                 lambda: [lab.ask(platform, 0, Leaf.INFO, 0x20000) for _ in range(500)], 500, "call")
-    from seamref.pseamldr import conform
+    from seamref.conformance import pseamldr as conform
 
     for path in sorted((Path(__file__).resolve().parents[2] / "shared" / "vectors").glob("*.json.gz")):
         document = conform.load(path)

@@ -8,7 +8,8 @@ from pkgutil import walk_packages
 import seamref
 from seamref.layout import Layout
 
-ROOMS = ("arch", "firmware", "pseamldr", "tdxmodule", "mint", "bootchain", "host", "explore")
+ROOMS = ("arch", "firmware", "pseamldr", "tdxmodule", "mint", "bootchain", "host", "explore",
+         "diagnose", "conformance")
 
 
 def import_rooms() -> list[object]:

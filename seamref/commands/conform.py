@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exit code 0: everything agrees; 1: a disagreement; 2: a file that is not of the format, or none with a case."""
-    from seamref.pseamldr.conform import FormatError, Report, lines, load, replay, vector_files
+    from seamref.conformance.pseamldr import FormatError, Report, lines, load, replay, vector_files
 
     report = Report()
     paths = [file for path in args.paths for file in vector_files(path)]

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print every reading; 1 when something had none."""
-    from seamref.host.explain import explain
+    from seamref.diagnose.explain import explain
 
     given = args.value or [line for line in sys.stdin.read().splitlines() if line.strip()]
     unknown = 0

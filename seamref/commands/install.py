@@ -10,8 +10,8 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from seamref.experiments.loader.lab import Attempt, Session
     from seamref.layout import Layout
-    from seamref.show.loader_lab import Attempt, Session
 
 HELP = "an INSTALL session executed: RAX, RDX and SEAMEXTEND call by call, the row that stops it, what survives"
 
@@ -76,7 +76,7 @@ def assignments(given: list[str], layout: Layout) -> dict[str, Any]:
 
 def run(args: argparse.Namespace) -> int:
     """Print the session."""
-    from seamref.show.loader_refusals import case_of, held_rows
+    from seamref.experiments.loader.refusals import case_of, held_rows
 
     if args.every_refusal or args.unrecoverable:
         return _every(args.unrecoverable)
@@ -100,10 +100,10 @@ def run(args: argparse.Namespace) -> int:
 def attempt_of(args: argparse.Namespace) -> Attempt:
     """The attempt that the options describe."""
     from seamref.errors import SeamrefError
+    from seamref.experiments.loader.lab import Attempt
+    from seamref.experiments.loader.refusals import NOTHING_1_0
     from seamref.pseamldr.api import SEAMLDR_PARAMS, Scenario
     from seamref.pseamldr.sigstruct import SEAM_SIGSTRUCT
-    from seamref.show.loader_lab import Attempt
-    from seamref.show.loader_refusals import NOTHING_1_0
     from seamref.tdxmodule.build import BUILDS
 
     for build in {args.old, args.build} - {"none"}:
@@ -123,8 +123,8 @@ def attempt_of(args: argparse.Namespace) -> Attempt:
 
 def _print(session: Session) -> int:
     """Call by call, then what is left; 0 when a module was installed."""
-    from seamref.show.loader_lab import identity_text, rdx_text
-    from seamref.show.loader_memory import needs, table_pages_used
+    from seamref.experiments.loader.lab import identity_text, rdx_text
+    from seamref.experiments.loader.memory import needs, table_pages_used
 
     print(f"before: {identity_text(session.calls[0].before)}")
     for called in session.calls:
@@ -150,7 +150,7 @@ def _rax(called: Any) -> str:
 
 
 def _every(unrecoverable: bool) -> int:
-    from seamref.show.loader_refusals import fatal_cases, refusals
+    from seamref.experiments.loader.refusals import fatal_cases, refusals
 
     for refusal in refusals():
         session = refusal.session

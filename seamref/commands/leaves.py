@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print one line for each call."""
-    from seamref.show.loader_abi import leaf_calls
+    from seamref.experiments.loader.abi import leaf_calls
 
     for made in leaf_calls(args.seamldr):
         changed = ", ".join(name.upper() for name in made.called.changed) or "none"

@@ -24,8 +24,8 @@ def run(args: argparse.Namespace) -> int:
     """Print the plan, or the edge."""
     from seamref.commands.install import number
     from seamref.errors import SeamrefError
-    from seamref.show.loader_lab import Attempt
-    from seamref.show.loader_memory import edge, fits, needs, plan, shape, smallest_seamrr
+    from seamref.experiments.loader.lab import Attempt
+    from seamref.experiments.loader.memory import edge, fits, needs, plan, shape, smallest_seamrr
     from seamref.tdxmodule.build import BUILDS
 
     if args.build not in BUILDS:

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the story step by step."""
-    from seamref.show.loader_updates import story
+    from seamref.experiments.loader.updates import story
 
     print(f"{'step':52} {'RAX':12} P-SEAMLDR counts  INFO says  SEAMDB holds")
     for now in story(args.seamdb):

@@ -8,16 +8,9 @@ from typing import Any
 
 from seamref import mint
 from seamref.arch.structures import SEAMEXTEND
-from seamref.layout import Record
-from seamref.pseamldr.api import PAGE, Scenario, Status
-from seamref.pseamldr.manifest import INSTALL_MANIFEST, ManifestState
-from seamref.pseamldr.memory_constants import MemoryConstants
-from seamref.pseamldr.sigstruct import SEAM_SIGSTRUCT
-from seamref.show.explorers import Explorer
-from seamref.show.html import Hex, Html, Id, clause_ref, marked_up, stack
-from seamref.show.loader_abi import leaf_calls
-from seamref.show.loader_lab import Attempt, Called, Session, rdx_text, seamextend
-from seamref.show.loader_memory import (
+from seamref.experiments.loader.abi import leaf_calls
+from seamref.experiments.loader.lab import Attempt, Called, Session, rdx_text, seamextend
+from seamref.experiments.loader.memory import (
     Run,
     Stage,
     answer_of,
@@ -29,8 +22,15 @@ from seamref.show.loader_memory import (
     shape,
     smallest_seamrr,
 )
-from seamref.show.loader_refusals import Refusal, cases, refusals
-from seamref.show.loader_updates import Moment
+from seamref.experiments.loader.refusals import Refusal, cases, refusals
+from seamref.experiments.loader.updates import Moment
+from seamref.layout import Record
+from seamref.pseamldr.api import PAGE, Scenario, Status
+from seamref.pseamldr.manifest import INSTALL_MANIFEST, ManifestState
+from seamref.pseamldr.memory_constants import MemoryConstants
+from seamref.pseamldr.sigstruct import SEAM_SIGSTRUCT
+from seamref.show.explorers import Explorer
+from seamref.show.html import Hex, Html, Id, clause_ref, marked_up, stack
 from seamref.show.pictures import Act, Note, Region, Span, Step, decision_path, memory_map, sequence, size_text
 from seamref.show.svg import Board, text_width
 from seamref.show.tables import Table

@@ -25,7 +25,8 @@ from seamref.spec import CLAUSES, SOURCES, TABLES, CheckTable
 
 ROOMS: dict[str, str] = {
     "arch": "The processor", "firmware": "Boot firmware and NP-SEAMLDR", "pseamldr": "P-SEAMLDR",
-    "tdxmodule": "TDX module", "mint": "Images made for tests", "host": "Host", "explore": "Explorer",
+    "tdxmodule": "TDX module", "mint": "Images made for tests", "host": "Host", "diagnose": "Diagnosis",
+    "conformance": "Conformance", "explore": "Explorer", "experiments": "Experiments",
 }
 """Rooms of the package, lower ones first, and what they are."""
 

@@ -11,7 +11,7 @@ from struct import pack
 from typing import Any
 
 from seamref import mint
-from seamref.pseamldr.conform import FORMAT, build_image, build_sigstruct
+from seamref.conformance.pseamldr import FORMAT, build_image, build_sigstruct
 
 INFO = {
     "version": 0, "attributes": 0, "vendor_id": 0x8086, "build_date": 20240131, "build_num": 7, "minor": 5, "major": 1,

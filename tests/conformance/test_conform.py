@@ -13,7 +13,7 @@ import pytest
 from conformance.by_hand import DOCUMENT
 
 from seamref.__main__ import main
-from seamref.pseamldr import conform
+from seamref.conformance import pseamldr as conform
 
 VECTORS = Path(__file__).resolve().parents[3] / "shared" / "vectors"
 FILES = sorted(VECTORS.glob("*.json.gz")) + sorted(VECTORS.glob("*.json"))

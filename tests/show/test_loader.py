@@ -9,11 +9,16 @@ import pytest
 from seamref import cli, mint
 from seamref.arch.outcome import Shutdown
 from seamref.errors import SeamrefError
+from seamref.experiments.loader import abi as loader_abi
+from seamref.experiments.loader import lab as loader_lab
+from seamref.experiments.loader import memory as loader_memory
+from seamref.experiments.loader import refusals as loader_refusals
+from seamref.experiments.loader import updates as loader_updates
+from seamref.experiments.loader.lab import Attempt, install, running
+from seamref.experiments.loader.refusals import INSTALL_TABLES, cases, fatal_cases
 from seamref.pseamldr.api import PAGE, Leaf, Scenario
 from seamref.pseamldr.sigstruct import SEAM_SIGSTRUCT
-from seamref.show import loader, loader_abi, loader_lab, loader_memory, loader_refusals, loader_updates
-from seamref.show.loader_lab import Attempt, install, running
-from seamref.show.loader_refusals import INSTALL_TABLES, cases, fatal_cases
+from seamref.show import loader
 
 CASES = list(cases())
 BEFORE_THE_LAST = ("DISPATCH.", "INSTALL.lp.")

@@ -7,10 +7,10 @@ import re
 import pytest
 
 from seamref.cli import main
+from seamref.diagnose.explain import _ERRNO, _FW_ERRORS, _LINES, explain, explain_value
 from seamref.errors import SeamrefError
 from seamref.host import abi
 from seamref.host.abi import Errno
-from seamref.host.explain import _ERRNO, _FW_ERRORS, _LINES, explain, explain_value
 from seamref.host.fw_upload import FwError
 from seamref.pseamldr.api import Status as LoaderStatus
 from seamref.spec import CLAUSES

@@ -9,8 +9,7 @@ from typing import Any
 from seamref import mint
 from seamref.arch.platform import Platform
 from seamref.bootchain import UpdateRecord, default_acm, update_loader
-from seamref.pseamldr.api import Scenario
-from seamref.show.loader_lab import (
+from seamref.experiments.loader.lab import (
     PARAMS,
     Session,
     get_info,
@@ -19,6 +18,7 @@ from seamref.show.loader_lab import (
     loader_data,
     platform,
 )
+from seamref.pseamldr.api import Scenario
 
 
 @dataclass(frozen=True, slots=True)

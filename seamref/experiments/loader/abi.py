@@ -9,10 +9,10 @@ from typing import Any
 from seamref import mint
 from seamref.arch.memory import Agent
 from seamref.arch.platform import Platform
+from seamref.experiments.loader.lab import INFO_BUFFER, PARAMS, Called, call_leaf, platform
+from seamref.experiments.loader.refusals import NOTHING_1_0
 from seamref.pseamldr.api import SEAMLDR_INFO, Leaf
 from seamref.pseamldr.seaminfo import SEAMINFO_SIZE
-from seamref.show.loader_lab import INFO_BUFFER, PARAMS, Called, call_leaf, platform
-from seamref.show.loader_refusals import NOTHING_1_0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ from typing import Any
 
 from seamref.arch.platform import Platform
 from seamref.arch.structures import SEAMEXTEND
+from seamref.experiments.loader.lab import PARAMS, Attempt, Session, call_leaf, loader_data, rdx_text
+from seamref.experiments.loader.memory import largest_planned
 from seamref.mint import elf
 from seamref.pseamldr.api import PAGE, Leaf, Recoverability, Scenario
 from seamref.pseamldr.elf import (
@@ -36,8 +38,6 @@ from seamref.pseamldr.manifest import INSTALL_MANIFEST, INSTALL_PARAMS
 from seamref.pseamldr.memory_constants import INSTALL_MEMORY
 from seamref.pseamldr.memory_map import INSTALL_MAP
 from seamref.pseamldr.program import DISPATCH_CANARY
-from seamref.show.loader_lab import PARAMS, Attempt, Session, call_leaf, loader_data, rdx_text
-from seamref.show.loader_memory import largest_planned
 from seamref.spec import Check, CheckTable
 
 INSTALL_TABLES: tuple[CheckTable[Any, Any], ...] = (

@@ -10,6 +10,7 @@ from seamref import mint
 from seamref.arch.outcome import Shutdown
 from seamref.arch.paging import ADDRESS
 from seamref.arch.platform import Platform
+from seamref.experiments.loader.lab import Attempt, Session
 from seamref.pseamldr.api import CODE_REGION, PAGE, Status
 from seamref.pseamldr.memory_constants import (
     INSTALL_MEMORY,
@@ -21,7 +22,6 @@ from seamref.pseamldr.memory_constants import (
     shape_of,
 )
 from seamref.pseamldr.sigstruct import SEAM_SIGSTRUCT
-from seamref.show.loader_lab import Attempt, Session
 
 
 def shape(build: str = "1.5.06", pages: int = 8, **fields: Any) -> ModuleShape:

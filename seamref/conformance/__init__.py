@@ -1,0 +1,1 @@
+"""Held against others: recordings of the real code replayed on this machine, room by room."""

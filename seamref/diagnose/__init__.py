@@ -1,0 +1,1 @@
+"""What people bring: log lines, numbers, register dumps, identities, and what each of them says."""

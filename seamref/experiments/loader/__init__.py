@@ -1,0 +1,1 @@
+"""Experiments with P-SEAMLDR: its leaves, its refusals, its memory plan, its updates."""
