@@ -26,8 +26,7 @@ from seamref.arch.lp import _DEFAULTS, Lp
 from seamref.arch.vmcs import FIELDS
 from seamref.explore.world import Setting, World
 from seamref.host.abi import Args
-from seamref.host.kernel import Cpu
-from seamref.host.tasks import Task
+from seamref.host.records import Cpu, Task
 
 _NAMES = tuple(name for name in _DEFAULTS if name not in ("activity", "program_state"))
 _WORDS = tuple(field.offset for field in FIELDS if field.size == 8)
@@ -255,7 +254,7 @@ class Canon:
             for cpu, ret in update.rets:  # who returned 0 when is read by nobody; errors keep their order
                 mine[cpu].append(("returned", int(ret), wrong if ret else 0))
                 wrong += bool(ret)
-            update = replace(update, rets=(), cpus=len(update.cpus))
+            update = replace(update, rets=(), cpus=(len(update.cpus),))
         for name, holder in (("seamldr_lock", state.seamldr_lock), ("sysinit_lock", state.sysinit_lock)):
             if holder is not None:
                 mine[holder].append(name)

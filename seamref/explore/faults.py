@@ -17,7 +17,7 @@ from seamref.arch.outcome import Shutdown
 from seamref.arch.seamops import SeamopsStatus
 from seamref.explore.access import EVERYTHING, NOTHING, Accesses, touch
 from seamref.host.abi import SEAMLDR_PARAMS, Leaf
-from seamref.host.update import Control
+from seamref.host.records import Control
 
 if TYPE_CHECKING:
     from seamref.explore.world import World

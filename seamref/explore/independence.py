@@ -20,10 +20,8 @@ from seamref.errors import SeamrefError
 from seamref.explore.access import EVERYTHING, NOTHING, Accesses, touch, union
 from seamref.explore.world import World
 from seamref.host.abi import Errno, Leaf
-from seamref.host.seamcall import Call
+from seamref.host.records import Call, Control, Task, UpdateState
 from seamref.host.series import Failure, Lock
-from seamref.host.tasks import Task
-from seamref.host.update import Control, UpdateState
 
 
 @dataclass(frozen=True, slots=True)

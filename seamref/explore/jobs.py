@@ -14,11 +14,11 @@ from seamref.explore.world import GATES, JOBS, World, job
 from seamref.host.abi import Args, Errno, Leaf
 from seamref.host.install import Prepared, prepare, release
 from seamref.host.kernel import Host, kvm_load
-from seamref.host.seamcall import Call, Stub, Wrap
+from seamref.host.records import Call, Control, Stub, Task, Wrap
 from seamref.host.seamldr import seamldr_task
-from seamref.host.tasks import HANDLERS, Next, Task, handler, local
+from seamref.host.tasks import HANDLERS, Next, handler, local
 from seamref.host.tdx import cpu_offline, cpu_online
-from seamref.host.update import Control, Finish, begin, finish, is_finished
+from seamref.host.update import Finish, begin, control, finish, is_finished
 
 INFO_BUFFERS = 0x1F000000
 """Where CPU n wants SEAMLDR_INFO: a page each, from here."""
@@ -215,7 +215,7 @@ class Upload:
                 return ("begin", prepared), "the file passes the kernel's checks"
             case "begin":
                 begin(host, state[1].params)
-                return ("running", *state[1:]), f"stop_machine on CPUs {list(host.state.update.cpus)}"
+                return ("running", *state[1:]), f"stop_machine on CPUs {list(control(host).cpus)}"
             case "running":
                 ret = finish(host)
                 release(host, state[1])

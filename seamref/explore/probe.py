@@ -10,7 +10,8 @@ from seamref.errors import SeamrefError
 from seamref.explore.world import World
 from seamref.host.abi import FIELD_MODULE_HV, Args, Leaf
 from seamref.host.kernel import Host
-from seamref.host.seamcall import CpuDied, Stub, seamcall
+from seamref.host.records import Stub
+from seamref.host.seamcall import CpuDied, seamcall
 from seamref.pseamldr.data import P_SEAMLDR_DATA, SysInfo, data_physical
 from seamref.tdxmodule.status import Status
 

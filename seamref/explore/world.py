@@ -16,7 +16,8 @@ from seamref.errors import SeamrefError
 from seamref.explore.access import Accesses
 from seamref.host.abi import Errno
 from seamref.host.kernel import Host
-from seamref.host.tasks import Task, is_blocked, start
+from seamref.host.records import Task
+from seamref.host.tasks import is_blocked, start
 from seamref.host.tasks import step as step_cpu
 
 Ghost: TypeAlias = tuple[tuple[str, Any], ...]

@@ -10,71 +10,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from enum import Enum
 
 from seamref.errors import SeamrefError
 from seamref.host.abi import ERRNO_TEXT, FEATURES0_TD_PRESERVING, Errno
 from seamref.host.install import seamldr_install_module
 from seamref.host.kernel import Host
+from seamref.host.records import Device, FwError, Status, Upload
 from seamref.host.seamldr import seamldr_get_info
 from seamref.host.series import KernelSeries, Vmcs
 from seamref.host.update import Finish, Schedule, in_order
 from seamref.layout import Record
 from seamref.spec import Check, CheckTable, clause, implements
-
-
-class Status(Enum):
-    """What ``status`` says."""
-
-    IDLE = "idle"
-    RECEIVING = "receiving"
-    PREPARING = "preparing"
-    TRANSFERRING = "transferring"
-    PROGRAMMING = "programming"
-
-
-class FwError(Enum):
-    """What ``error`` says behind the colon."""
-
-    HW_ERROR = "hw-error"
-    TIMEOUT = "timeout"
-    CANCELED = "user-abort"
-    BUSY = "device-busy"
-    INVALID_SIZE = "invalid-file-size"
-    RW_ERROR = "read-write-error"
-    WEAROUT = "flash-wearout"
-    FW_INVALID = "firmware-invalid"
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """One upload directory.
-
-    ``loading``    data are being collected
-    ``buffer``     what was written to ``data``
-    ``remaining``  bytes not yet transferred; left as it is by an error
-    ``canceled``   somebody wrote 1 to ``cancel`` (v1-v3 look at it before they start)
-    ``hung``       the worker never came back
-    """
-
-    name: str
-    loading: bool = False
-    buffer: bytes = b""
-    data: bytes = b""
-    status: Status = Status.IDLE
-    error: tuple[Status, FwError] | None = None
-    remaining: int = 0
-    canceled: bool = False
-    hung: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """``tdx_host``: whether updates were supported when it was created, and what v1 read once."""
-
-    updates: bool
-    read_once: tuple[tuple[str, str], ...] = ()
-
 
 SUPPORTED: CheckTable[Host, bool] = CheckTable("tdx_host supported", (
     Check("SUPPORTED.sysinfo", "no system information: the module is not initialised",
@@ -272,8 +218,8 @@ def read_version(host: Host) -> str | Errno:
 
 def _seamldr_file(name: str) -> Read:
     def read(host: Host) -> str | Errno:
-        device: Device = host.state.device
-        for known, text in device.read_once:
+        device = host.state.device
+        for known, text in device.read_once if device is not None else ():
             if known == name:
                 return text
         ret, info = seamldr_get_info(host)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from seamref.errors import SeamrefError
 from seamref.host.abi import Errno
 from seamref.host.image import ImageRefused, ImageTaken, check_image
-from seamref.host.kernel import PAGE, SEAMLDR_PREFIX, Host
+from seamref.host.kernel import PAGE, Host
+from seamref.host.records import SEAMLDR_PREFIX
 from seamref.host.seamldr import seamldr_get_info
 from seamref.host.tasks import Stuck
 from seamref.host.update import Finish, Schedule, begin, finish, in_order, steps

@@ -7,7 +7,7 @@ follow in the order of the topology.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -19,96 +19,16 @@ from seamref.arch.platform import NO_SEAMRET_INVD_VMCS, Platform
 from seamref.arch.vmx import vmxoff, vmxon
 from seamref.errors import SeamrefError
 from seamref.host.abi import Errno
+from seamref.host.records import TDX_PREFIX, Cpu, HostState
 from seamref.host.series import MERGED, KernelSeries
 from seamref.spec import CHOSEN, implements
 
 if TYPE_CHECKING:
-    from seamref.host.tasks import Task
+    pass
 
 PAGE = 4096
 HEAP_BASE, HEAP_END = 0x50000000, 0x7C000000
 """Where this kernel takes physical memory for its own objects (first fit, SEAMRR left out)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cpu:
-    """What the kernel knows of one CPU.
-
-    ``lp_initialized``          TDH.SYS.LP.INIT was done since the module was last loaded
-    ``cache_state_incoherent``  kexec and offlining must WBINVD
-    ``vmx_refs``                users of VMX operation; VMXOFF when it falls to 0
-    ``tasks``                   what runs, the interrupted ones below
-    ``finished``                what the last task returned
-    ``dead``                    the processor went to shutdown and will never run again
-    """
-
-    apicid: int
-    online: bool = True
-    lp_initialized: bool = False
-    cache_state_incoherent: bool = False
-    vmx_refs: int = 0
-    vmxon_region: int = 0
-    vmcs: int = 0
-    irqs_off: bool = False
-    tasks: tuple[Task, ...] = ()
-    finished: Errno | None = None
-    dead: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ModuleState:
-    """``tdx_module_state``: what the kernel believes about the module.
-
-    ``status`` exists for the versions that kept an enumeration instead of the boolean.
-    """
-
-    initialized: bool = False
-    sysinit_done: bool = False
-    sysinit_ret: Errno = Errno.OK
-    status: str = "UNINITIALIZED"
-
-
-@dataclass(frozen=True, slots=True)
-class Sysinfo:
-    """Global metadata as read at boot; an update refreshes the version only."""
-
-    major: int
-    minor: int
-    update: int
-    features0: int
-    module_hv: int
-    max_tdmrs: int = 0
-    max_reserved: int = 0
-    pamt_entry_sizes: tuple[int, int, int] = (0, 0, 0)
-
-    @property
-    def version(self) -> str:
-        """As the kernel prints it: major.minor.update, the update with two digits."""
-        return f"{self.major}.{self.minor}.{self.update:02}"
-
-
-@dataclass(frozen=True, slots=True)
-class HostState:
-    """Everything the kernel remembers.  ``bugs`` as /proc/cpuinfo spells them."""
-
-    series: KernelSeries
-    cpus: tuple[Cpu, ...]
-    module: ModuleState = field(default_factory=ModuleState)
-    sysinfo: Sysinfo | None = None
-    features: frozenset[str] = frozenset()
-    bugs: frozenset[str] = frozenset()
-    keyids: tuple[int, int] = (0, 0)
-    seamldr_lock: int | None = None
-    sysinit_lock: int | None = None
-    hotplug_readers: int = 0
-    preempt_rt: bool = False
-    update: Any = None
-    upload: Any = None
-    device: Any = None
-    tds: tuple[tuple[int, tuple[int, ...]], ...] = ()
-    heap: tuple[tuple[int, int], ...] = ()
-    dmesg: tuple[str, ...] = ()
-    printed_once: frozenset[str] = frozenset()
 
 
 def has_tdx(host: Host) -> bool:
@@ -256,10 +176,6 @@ def _early_init(host: Host) -> None:
         if not host.platform.msr_value(first, msr.VMX_BASIC) & NO_SEAMRET_INVD_VMCS:
             bugs.add("seamret_invd_vmcs")
     host.set(features=frozenset(features), bugs=frozenset(bugs), keyids=(mktme + 1, tdx))
-
-
-TDX_PREFIX = "virt/tdx: "
-SEAMLDR_PREFIX = "seamldr: "
 
 
 # --- VMX operation ------------------------------------------------------------------------------------------

@@ -20,8 +20,9 @@ from seamref.host.abi import FIELD_MODULE_HV, Errno
 from seamref.host.fw_upload import probe
 from seamref.host.image import V1, V2, build
 from seamref.host.kernel import Host
+from seamref.host.metadata import read_sysinfo_field
 from seamref.host.series import MERGED, Blob, Handoff, KernelSeries
-from seamref.host.tdx import read_sysinfo_field, tdx_enable
+from seamref.host.tdx import tdx_enable
 
 
 def config(topology: Topology, *, keeps_vmcs: bool = True, **more: Any) -> PlatformConfig:

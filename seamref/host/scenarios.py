@@ -15,11 +15,12 @@ from seamref.host.abi import Errno, Leaf
 from seamref.host.fw_upload import Terminal, files, upload
 from seamref.host.kernel import Host, kvm_load, kvm_lost_vmcs
 from seamref.host.machine import add_tds, blob, blob_for, count_of, machine
+from seamref.host.records import Task, UpdateState
 from seamref.host.seamldr import SLEEPING_BUG, seamldr_task
 from seamref.host.series import MERGED, Blob, Compat, KernelSeries, Vmcs
-from seamref.host.tasks import Task, interrupt, is_blocked, start, step
+from seamref.host.tasks import interrupt, is_blocked, start, step
 from seamref.host.tdx import cpu_offline
-from seamref.host.update import Schedule, UpdateState, control, in_order
+from seamref.host.update import Schedule, control, in_order
 
 INFO_PAGES = 0x60000000
 """Where these experiments want SEAMLDR_INFO, one page for each CPU."""

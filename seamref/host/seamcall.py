@@ -8,7 +8,6 @@ the software inside SEAM, the retry), so that another CPU can act in between.  `
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import Enum
 from typing import assert_never
 
 from seamref.arch.events import shutdown
@@ -21,7 +20,6 @@ from seamref.errors import NotModelled
 from seamref.host.abi import (
     ARGS,
     RDRAND_RETRY_LOOPS,
-    TDX_RND_NO_ENTROPY,
     TDX_SEAMCALL_UD,
     TDX_SEAMCALL_VMFAILINVALID,
     TDX_SUCCESS,
@@ -31,7 +29,8 @@ from seamref.host.abi import (
     Leaf,
     leaf_title,
 )
-from seamref.host.kernel import TDX_PREFIX, Host
+from seamref.host.kernel import Host
+from seamref.host.records import NO_ARGS, TDX_PREFIX, Call, Returned, Stub, Wrap
 from seamref.spec import Check, CheckTable, clause, implements
 
 clause("LNX.stub", "what __seamcall, __seamcall_ret and __seamcall_saved_ret load and store",
@@ -45,66 +44,11 @@ clause("LNX.attempt", "each attempt marks this CPU's caches as incoherent before
 clause("LNX.retry", "10 attempts in total while the whole of RAX equals TDX_RND_NO_ENTROPY", "LNX seamcall_internal.h")
 
 
-class Stub(Enum):
-    """The assembly entry points: name, registers loaded behind RAX, registers stored."""
-
-    SEAMCALL = "__seamcall"
-    RET = "__seamcall_ret"
-    SAVED_RET = "__seamcall_saved_ret"
-
-    @property
-    def loads(self) -> tuple[str, ...]:
-        """Registers loaded from the block before SEAMCALL."""
-        return ARGS if self is Stub.SAVED_RET else ARGS[:6]
-
-    @property
-    def stores(self) -> tuple[str, ...]:
-        """Registers stored into the block after a completed SEAMCALL."""
-        return () if self is Stub.SEAMCALL else self.loads
-
-
 STUB_RIP = {Stub.SEAMCALL: 0xFFFFFFFF82000000, Stub.RET: 0xFFFFFFFF82000100, Stub.SAVED_RET: 0xFFFFFFFF82000200}
 """Where this kernel's text has the three instructions (any canonical address would do)."""
 
 ZEROED = (*ARGS[:10], "rbx", "rdi")
 """Registers that __seamcall_saved_ret clears against speculation; RSI is not among them."""
-
-
-class Wrap(Enum):
-    """What stands around the stub: nothing, or the translation to errno with its messages."""
-
-    RAW = "seamcall"
-    PRERR = "seamcall_prerr"
-    PRERR_RET = "seamcall_prerr_ret"
-
-
-NO_ARGS = Args()
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A SEAMCALL on its way.
-
-    ``retry_on``  statuses that are tried again (full 64-bit equality), up to 10 attempts in total
-    ``inside``    SEAM was entered and not left yet
-    """
-
-    fn: int
-    args: Args = NO_ARGS
-    stub: Stub = Stub.SEAMCALL
-    wrap: Wrap = Wrap.PRERR
-    prefix: str = TDX_PREFIX
-    retry_on: tuple[int, ...] = (TDX_RND_NO_ENTROPY,)
-    attempts: int = 0
-    inside: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Returned:
-    """What the helper returned: RAX (or a software-defined result) and the block."""
-
-    rax: int
-    args: Args
 
 
 @dataclass(frozen=True, slots=True)

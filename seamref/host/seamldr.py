@@ -13,10 +13,10 @@ from seamref.arch.outcome import Done
 from seamref.arch.vmcs import NONE
 from seamref.arch.vmx import vmptrld, vmptrst
 from seamref.host.abi import SEAMLDR_INFO, SEAMLDR_RND_NO_ENTROPY, TDX_RND_NO_ENTROPY, Args, Errno, Leaf
-from seamref.host.kernel import PAGE, SEAMLDR_PREFIX, Host
-from seamref.host.seamcall import Call, Stub, Wrap
+from seamref.host.kernel import PAGE, Host
+from seamref.host.records import SEAMLDR_PREFIX, Call, Stub, Task, Wrap
 from seamref.host.series import Lock, Vmcs
-from seamref.host.tasks import Next, Task, handler, local, may_wait, run
+from seamref.host.tasks import Next, handler, local, may_wait, run
 from seamref.layout import Record
 from seamref.spec import CHOSEN, implements
 

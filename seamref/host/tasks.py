@@ -13,32 +13,9 @@ from dataclasses import dataclass, replace
 from seamref.errors import SeamrefError
 from seamref.host.abi import Errno
 from seamref.host.kernel import Host
-from seamref.host.seamcall import Call, Returned, Wrap, prerr, step_call
+from seamref.host.records import Call, Task, Wrap
+from seamref.host.seamcall import prerr, step_call
 from seamref.spec import CHOSEN, implements
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One thread of control.
-
-    ``pc``        names the handler of the next step
-    ``then``      where a shared piece (a locked P-SEAMLDR call, tdx_cpu_enable) continues
-    ``call``      a SEAMCALL on its way; its result arrives in ``ret`` (errno) and ``returned``
-    ``cur``       the update state this CPU works on
-    ``worst``     v1-v8: the error this CPU keeps to its end
-    ``data``      one number the handlers pass on (a physical address, a handoff version)
-    ``saved``     VMPTRST's value in the versions that save and restore
-    """
-
-    pc: str
-    then: str = ""
-    call: Call | None = None
-    returned: Returned | None = None
-    ret: Errno = Errno.OK
-    cur: int = 0
-    worst: Errno = Errno.OK
-    data: int = 0
-    saved: int = 0
 
 
 @dataclass(frozen=True, slots=True)

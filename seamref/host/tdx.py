@@ -11,17 +11,6 @@ from seamref.arch.memory import Agent
 from seamref.errors import SeamrefError
 from seamref.host.abi import (
     FEATURES0_NO_RBP_MOD,
-    FEATURES0_TD_PRESERVING,
-    FIELD_MAJOR_VERSION,
-    FIELD_MAX_RESERVED_PER_TDMR,
-    FIELD_MAX_TDMRS,
-    FIELD_MINOR_VERSION,
-    FIELD_MODULE_HV,
-    FIELD_PAMT_1G_ENTRY_SIZE,
-    FIELD_PAMT_2M_ENTRY_SIZE,
-    FIELD_PAMT_4K_ENTRY_SIZE,
-    FIELD_TDX_FEATURES0,
-    FIELD_UPDATE_VERSION,
     TDX_INTERRUPTED_RESUMABLE,
     TDX_SUCCESS,
     TDX_SW_ERROR,
@@ -30,28 +19,15 @@ from seamref.host.abi import (
     Errno,
     Leaf,
 )
-from seamref.host.kernel import PAGE, TDX_PREFIX, Host, ModuleState, Sysinfo, vmx_get, vmx_put
-from seamref.host.seamcall import Stub, seamcall, seamcall_prerr, seamcall_prerr_ret
-from seamref.host.series import Handoff
-from seamref.host.tasks import Task, run
+from seamref.host.enable import tdx_cpu_enable
+from seamref.host.kernel import PAGE, Host, vmx_get, vmx_put
+from seamref.host.metadata import read_sysinfo
+from seamref.host.records import TDX_PREFIX, ModuleState, Stub, Sysinfo
+from seamref.host.seamcall import seamcall, seamcall_prerr, seamcall_prerr_ret
 from seamref.spec import CHOSEN, Check, CheckTable, implements
 
 GIB = 1 << 30
 TDMR_ALIGN = GIB
-
-
-@implements("LNX.read_sysinfo", "one TDH.SYS.RD for each field: RDX = id, R8 = value", "LNX tdx_global_metadata.c")
-def read_sysinfo_field(host: Host, cpu: int, field: int) -> tuple[Errno, int]:
-    """LNX.read_sysinfo: errno and value (0 on an error)."""
-    ret, args = seamcall_prerr_ret(host, cpu, Leaf.TDH_SYS_RD, Args(rdx=field))
-    return ret, args.r8 if ret is Errno.OK else 0
-
-
-def tdx_cpu_enable(host: Host, cpu: int) -> Errno:
-    """``tdx_cpu_enable`` on one CPU, all at once."""
-    import seamref.host.update  # noqa: F401  its handlers
-
-    return run(host, cpu, Task("enable.start", "enable.return"))
 
 
 @implements("LNX.cpu_online", "a CPU that comes online takes a VMX reference and initialises itself for the module; "
@@ -197,35 +173,6 @@ def _init_module(host: Host) -> Errno:
         host.printk(TDX_PREFIX, "frame pointer (RBP) clobber bug present, upgrade TDX module")
         return Errno.EINVAL
     return _config(host, info)
-
-
-@implements("LNX.sysinfo", "metadata are read once at boot; the version is printed", "LNX tdx_global_metadata.c")
-def read_sysinfo(host: Host, cpu: int = 0) -> Errno:
-    """LNX.sysinfo: fills ``sysinfo``; the handoff version only where the version of the series caches it."""
-    values: dict[int, int] = {}
-    for field in (FIELD_MAJOR_VERSION, FIELD_MINOR_VERSION, FIELD_UPDATE_VERSION):
-        ret, values[field] = read_sysinfo_field(host, cpu, field)
-        if ret is not Errno.OK:
-            return ret
-    version = f"{values[FIELD_MAJOR_VERSION]}.{values[FIELD_MINOR_VERSION]}.{values[FIELD_UPDATE_VERSION]:02}"
-    host.printk(TDX_PREFIX, f"Module version: {version}")
-    for field in (FIELD_TDX_FEATURES0, FIELD_MAX_TDMRS, FIELD_MAX_RESERVED_PER_TDMR, FIELD_PAMT_4K_ENTRY_SIZE,
-                  FIELD_PAMT_2M_ENTRY_SIZE, FIELD_PAMT_1G_ENTRY_SIZE):
-        ret, values[field] = read_sysinfo_field(host, cpu, field)
-        if ret is not Errno.OK:
-            return ret
-    hv = 0
-    supports = bool(values[FIELD_TDX_FEATURES0] & FEATURES0_TD_PRESERVING)
-    if host.series.handoff is Handoff.CACHED or (host.series.handoff is Handoff.CACHED_IF_SUPPORTED and supports):
-        ret, hv = read_sysinfo_field(host, cpu, FIELD_MODULE_HV)
-        if ret is not Errno.OK:
-            return ret
-    host.set(sysinfo=Sysinfo(
-        values[FIELD_MAJOR_VERSION], values[FIELD_MINOR_VERSION], values[FIELD_UPDATE_VERSION],
-        values[FIELD_TDX_FEATURES0], hv, values[FIELD_MAX_TDMRS], values[FIELD_MAX_RESERVED_PER_TDMR],
-        (values[FIELD_PAMT_4K_ENTRY_SIZE], values[FIELD_PAMT_2M_ENTRY_SIZE], values[FIELD_PAMT_1G_ENTRY_SIZE]),
-    ))
-    return Errno.OK
 
 
 TDMR_BASE = 0x100000000

@@ -11,9 +11,10 @@ leads and what is forgotten and read again differs between the versions of the s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from enum import Enum, IntEnum
+from dataclasses import replace
+from enum import Enum
 
+import seamref.host.enable  # noqa: F401  CPU_INIT is its handlers
 from seamref.errors import SeamrefError
 from seamref.host.abi import (
     AVOID_COMPAT_SENSITIVE,
@@ -29,11 +30,13 @@ from seamref.host.abi import (
     Errno,
     Leaf,
 )
-from seamref.host.kernel import SEAMLDR_PREFIX, TDX_PREFIX, Host, ModuleState
-from seamref.host.seamcall import Call, Stub, Wrap, prerr
+from seamref.host.kernel import Host
+from seamref.host.metadata import read_sysinfo_field
+from seamref.host.records import SEAMLDR_PREFIX, TDX_PREFIX, Call, Control, ModuleState, Stub, Task, UpdateState, Wrap
+from seamref.host.seamcall import prerr
 from seamref.host.seamldr import seamldr_task
 from seamref.host.series import AfterShutdown, Compat, Failure, Handoff, Lead, Refresh
-from seamref.host.tasks import Next, Stepped, Stuck, Task, handler, is_blocked, local, may_wait, start, step
+from seamref.host.tasks import Next, Stepped, Stuck, handler, is_blocked, local, may_wait, start, step
 from seamref.spec import CHOSEN, clause, implements
 
 UPDATE_FAILED = "update failed, SEAMCALLs will report failure until TDs killed"
@@ -41,35 +44,6 @@ UPDATE_FAILED = "update failed, SEAMCALLs will report failure until TDs killed"
 clause("UPDATE.states", "START, SHUTDOWN, CPU_INSTALL, CPU_INIT, RUN_UPDATE, DONE", "LNX seamldr.c")
 clause("UPDATE.stop_machine", "the worker runs on every online CPU with interrupts off, every vCPU out of its guest",
        "LNX seamldr.c")
-
-
-class UpdateState(IntEnum):
-    """UPDATE.states: the global state; START is only the workers' initial value."""
-
-    START = 0
-    SHUTDOWN = 1
-    CPU_INSTALL = 2
-    CPU_INIT = 3
-    RUN_UPDATE = 4
-    DONE = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Control:
-    """UPDATE.stop_machine: what the workers share.
-
-    ``cpus``    the CPUs that take part (online when it began)
-    ``params``  physical address of SEAMLDR_PARAMS
-    ``rets``    (CPU, result) in the order in which workers returned
-    """
-
-    params: int
-    cpus: tuple[int, ...]
-    lead: int
-    state: UpdateState = UpdateState.SHUTDOWN
-    acks: int = 0
-    failures: int = 0
-    rets: tuple[tuple[int, Errno], ...] = ()
 
 
 def control(host: Host) -> Control:
@@ -249,74 +223,6 @@ def _forget(host: Host) -> None:
     )
 
 
-# --- CPU_INIT: tdx_cpu_enable --------------------------------------------------------------------------------
-
-
-@local("enable.start")
-@implements("LNX.tdx_cpu_enable", "TDH.SYS.INIT once, then TDH.SYS.LP.INIT on each CPU; VMXON is somebody else's",
-            "LNX tdx.c tdx_cpu_enable")
-def _enable(host: Host, cpu: int, task: Task) -> Next:
-    """LNX.tdx_cpu_enable: nothing to do where the CPU's flag is set."""
-    if host.cpu(cpu).lp_initialized:
-        return Next("already initialised", replace(task, pc=task.then, ret=Errno.OK))
-    return Next("", replace(task, pc="enable.lock"))
-
-
-def _enable_waits(host: Host, cpu: int, task: Task) -> str:
-    holder = host.state.sysinit_lock
-    return "" if holder is None else f"spins on sysinit_lock, held by CPU {holder}"
-
-
-@may_wait("enable.lock", _enable_waits)
-def _enable_lock(host: Host, cpu: int, task: Task) -> Next:
-    """sysinit_lock, raw."""
-    host.set(sysinit_lock=cpu)
-    return Next("takes sysinit_lock", replace(task, pc="enable.sysinit"))
-
-
-@local("enable.sysinit")
-@implements("LNX.sysinit_once", "TDH.SYS.INIT is called once; later callers get its cached result", "LNX tdx.c")
-def _sysinit(host: Host, cpu: int, task: Task) -> Next:
-    """LNX.sysinit_once."""
-    module = host.state.module
-    if module.sysinit_done:
-        return Next(f"TDH.SYS.INIT was done: {module.sysinit_ret}",
-                    replace(task, pc="enable.unlock", ret=module.sysinit_ret))
-    return Next("", replace(task, pc="enable.sysinit_done", call=Call(Leaf.TDH_SYS_INIT)))
-
-
-@local("enable.sysinit_done")
-def _sysinit_done(host: Host, cpu: int, task: Task) -> Next:
-    """Cache the result; -ENODEV is the one result that is explained."""
-    if task.ret is Errno.ENODEV:
-        host.printk(TDX_PREFIX, "module not loaded")
-    host.set(module=replace(host.state.module, sysinit_done=True, sysinit_ret=task.ret))
-    return Next(f"remembers {task.ret}", replace(task, pc="enable.unlock"))
-
-
-@handler("enable.unlock")
-def _enable_unlock(host: Host, cpu: int, task: Task) -> Next:
-    """Release sysinit_lock; LP.INIT runs in parallel."""
-    host.set(sysinit_lock=None)
-    if task.ret is not Errno.OK:
-        return Next("releases sysinit_lock", replace(task, pc=task.then))
-    return Next("releases sysinit_lock", replace(task, pc="enable.done", call=Call(Leaf.TDH_SYS_LP_INIT)))
-
-
-@local("enable.done")
-def _enable_done(host: Host, cpu: int, task: Task) -> Next:
-    """The CPU's flag is set when LP.INIT succeeded."""
-    if task.ret is Errno.OK:
-        host.set_cpu(cpu, lp_initialized=True)
-    return Next(f"LP.INIT: {task.ret}", replace(task, pc=task.then))
-
-
-@local("enable.return")
-def _enable_return(host: Host, cpu: int, task: Task) -> Next:
-    """A task that only enables its CPU."""
-    return Next(f"returns {task.ret}", None, task.ret)
-
-
 # --- RUN_UPDATE ---------------------------------------------------------------------------------------------
 
 _VERSION_FIELDS = (FIELD_MINOR_VERSION, FIELD_MAJOR_VERSION, FIELD_UPDATE_VERSION)
@@ -407,8 +313,6 @@ def finish(host: Host) -> Errno:
             "LNX v2-v8 tdx.c", CHOSEN)
 def _refresh_outside(host: Host) -> None:
     """UPDATE.refresh_outside: the wording of the messages is ours."""
-    from seamref.host.tdx import read_sysinfo_field
-
     rule = host.series.refresh
     old = host.state.sysinfo
     if rule in (Refresh.NOTHING, Refresh.VERSION_INSIDE) or old is None:
@@ -491,6 +395,6 @@ def run_update(host: Host, params: int, schedule: Schedule = in_order) -> Errno 
 
 
 __all__ = [
-    "Control", "Finish", "UpdateState", "begin", "control", "finish", "in_order", "is_blocked", "is_finished",
+    "Finish", "begin", "control", "finish", "in_order", "is_blocked", "is_finished",
     "round_robin", "run_update", "step", "steps",
 ]

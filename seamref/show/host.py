@@ -9,10 +9,11 @@ from seamref.host.abi import Errno
 from seamref.host.fw_upload import Terminal
 from seamref.host.install import prepare, release
 from seamref.host.kernel import Host
+from seamref.host.records import UpdateState
 from seamref.host.scenarios import TROUBLES, Trouble, fail, stage
 from seamref.host.series import MERGED, SERIES, KernelSeries
 from seamref.host.tasks import Stuck
-from seamref.host.update import Finish, Schedule, UpdateState, begin, control, finish, in_order, round_robin, steps
+from seamref.host.update import Finish, Schedule, begin, control, finish, in_order, round_robin, steps
 from seamref.show.explorers import Explorer
 from seamref.show.html import Html, scrolling, stack
 from seamref.show.svg import Board

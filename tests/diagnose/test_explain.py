@@ -11,7 +11,7 @@ from seamref.diagnose.explain import _ERRNO, _FW_ERRORS, _LINES, explain, explai
 from seamref.errors import SeamrefError
 from seamref.host import abi
 from seamref.host.abi import Errno
-from seamref.host.fw_upload import FwError
+from seamref.host.records import FwError
 from seamref.pseamldr.api import Status as LoaderStatus
 from seamref.spec import CLAUSES
 from seamref.tdxmodule.status import Status as ModuleStatus

@@ -21,9 +21,9 @@ import seamref.pseamldr.program as loader
 import seamref.tdxmodule.system as system
 from seamref.explore.scenarios import BACK, MERGED, Scenario, get_scenario, update_world
 from seamref.host.abi import Errno
+from seamref.host.records import UpdateState
 from seamref.host.series import Lock
 from seamref.host.tasks import Next
-from seamref.host.update import UpdateState
 from seamref.pseamldr.api import Status
 
 

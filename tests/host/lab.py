@@ -13,7 +13,8 @@ from seamref.arch.platform import Platform, Topology
 from seamref.arch.seam import seamret
 from seamref.arch.software import Running, StepOutcome, register_program
 from seamref.host.abi import FIELD_MODULE_HV
-from seamref.host.kernel import Host, ModuleState, Sysinfo
+from seamref.host.kernel import Host
+from seamref.host.records import ModuleState, Sysinfo
 from seamref.host.series import MERGED, KernelSeries
 
 

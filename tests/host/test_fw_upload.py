@@ -18,8 +18,6 @@ from seamref.host.abi import SEAMLDR_INFO, TDX_UPDATE_COMPAT_SENSITIVE, Errno, L
 from seamref.host.fw_upload import (
     PROBE,
     SUPPORTED,
-    FwError,
-    Status,
     Terminal,
     files,
     probe,
@@ -32,7 +30,8 @@ from seamref.host.fw_upload import (
 )
 from seamref.host.image import V1, V2, build
 from seamref.host.install import OFFLINE_MESSAGE, prepare, seamldr_install_module
-from seamref.host.kernel import Host, ModuleState
+from seamref.host.kernel import Host
+from seamref.host.records import FwError, ModuleState, Status
 from seamref.host.series import MERGED, SERIES, V3, V4, V5, V10, KernelSeries
 from seamref.host.series import V1 as FIRST
 from seamref.host.series import V2 as SECOND

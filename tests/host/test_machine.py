@@ -14,9 +14,10 @@ from seamref.host.image import TDX_BLOB_V2, V1
 from seamref.host.install import seamldr_install_module
 from seamref.host.kernel import Host
 from seamref.host.machine import add_tds, blob, blob_for, count_of, machine
+from seamref.host.records import UpdateState
 from seamref.host.series import SERIES, V10
 from seamref.host.tdx import cpu_offline, cpu_online, kexec, tdx_enable
-from seamref.host.update import UpdateState, begin, control, finish, in_order, round_robin, steps
+from seamref.host.update import begin, control, finish, in_order, round_robin, steps
 
 SIZES = ((2, 1), (8, 2), (64, 4))
 UP = "/sys/class/firmware/tdx_module"

@@ -16,18 +16,8 @@ from seamref.arch.msr import SEAMRR_MASK
 from seamref.errors import NotModelled
 from seamref.host import abi
 from seamref.host.abi import Args, Errno, Leaf
-from seamref.host.kernel import SEAMLDR_PREFIX
-from seamref.host.seamcall import (
-    PRERR,
-    ZEROED,
-    Call,
-    CpuDied,
-    Stub,
-    run_call,
-    seamcall,
-    seamcall_prerr,
-    seamcall_prerr_ret,
-)
+from seamref.host.records import SEAMLDR_PREFIX, Call, Stub
+from seamref.host.seamcall import PRERR, ZEROED, CpuDied, run_call, seamcall, seamcall_prerr, seamcall_prerr_ret
 from seamref.host.seamldr import seamldr_call
 
 ALL = {name: 0x1000 + index for index, name in enumerate(abi.ARGS)}

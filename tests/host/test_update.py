@@ -14,7 +14,8 @@ import lab
 from seamref.arch import lab as arch_lab
 from seamref.errors import SeamrefError
 from seamref.host.abi import TDX_UPDATE_COMPAT_SENSITIVE, Errno, Leaf
-from seamref.host.kernel import Host, ModuleState
+from seamref.host.kernel import Host
+from seamref.host.records import ModuleState, UpdateState
 from seamref.host.series import (
     MERGED,
     SERIES,
@@ -34,7 +35,6 @@ from seamref.host.update import (
     UPDATE_FAILED,
     Finish,
     Schedule,
-    UpdateState,
     begin,
     control,
     finish,
