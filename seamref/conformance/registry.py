@@ -1,0 +1,67 @@
+"""Which module replays which format, and how a document of it is known.
+
+A row names a module of this package.  The module holds one object ``VECTORS``, a
+:class:`~seamref.conformance.frame.VectorSet`; it is imported when a document of its format is met, not before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from seamref.conformance.reading import FormatError, shown
+
+if TYPE_CHECKING:
+    from seamref.conformance.frame import VectorSet
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A vector format: the module that replays it, its ``format`` value (``None``: none is written), its keys."""
+
+    module: str
+    title: str
+    format: str | None
+    keys: tuple[str, ...]
+
+    def knows(self, document: Mapping[str, Any]) -> bool:
+        """Whether a document is of this format, by its ``format`` or, where it has none, by its keys."""
+        if "format" in document or self.format is not None:
+            return self.format is not None and document.get("format") == self.format
+        return all(key in document for key in self.keys)
+
+    @property
+    def is_replayed(self) -> bool:
+        """Whether the module is there."""
+        return find_spec(f"seamref.conformance.{self.module}") is not None
+
+    def vectors(self) -> VectorSet[Any]:
+        """The module's VECTORS."""
+        found: VectorSet[Any] = import_module(f"seamref.conformance.{self.module}").VECTORS
+        return found
+
+
+FORMATS = (
+    Format("pseamldr", "P-SEAMLDR", "pseamldr-vectors/1", ("sigstructs", "images", "cases")),
+    Format("npseamldr", "NP-SEAMLDR", "npseamldr-vectors/1", ("images", "cases")),
+    Format("tdxmodule", "TDX module", None, ("platform", "prefixes", "cases")),
+    Format("linux", "Linux host", "seamref-linux-host-vectors", ("vectors",)),
+)
+
+
+def recognise(document: Mapping[str, Any]) -> Format:
+    """The format of a document; an unknown one is an error that lists the known."""
+    for row in FORMATS:
+        if row.knows(document):
+            return row
+    known = ", ".join(row.format or f"keys {'/'.join(row.keys)}" for row in FORMATS)
+    found = f"format {shown(document['format'])}" if "format" in document else "a document without format"
+    raise FormatError("", f"{found} is none of the known: {known}")
+
+
+def replayed() -> Iterator[Format]:
+    """The formats whose modules are there."""
+    return (row for row in FORMATS if row.is_replayed)
