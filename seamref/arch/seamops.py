@@ -138,22 +138,23 @@ def _seamops(platform: Platform, lp: Lp, lock_prefix: bool) -> Done | Fault:
             return _seamverifyreport(platform, lp)
 
 
-def _end(lp: Lp, status: SeamopsStatus, clause: str) -> Done:
+def _end(lp: Lp, status: int, clause: str) -> Done:
     """RAX := status; ZF tells failure, the other arithmetic flags are 0."""
     lp.rax = int(status)
-    lp.flags(zf=int(status is not SeamopsStatus.SUCCESS))
+    lp.flags(zf=int(status != SeamopsStatus.SUCCESS))
     return Done(clause)
 
 
-def _injected(platform: Platform, leaf: str) -> tuple[SeamopsStatus, tuple[int, ...]] | None:
-    """An answer injected for this leaf: (leaf, status) or (leaf, status, last index, capacity)."""
+def _injected(platform: Platform, leaf: str) -> tuple[int, tuple[int, ...]] | None:
+    """An answer injected for this leaf: (leaf, status) or (leaf, status, last index, capacity).  The status is any
+    64-bit RAX: what the caller does with one that no document lists is the caller's."""
     answer = platform.take_injected("seamdb")
     if answer is None:
         return None
     name, status, *more = answer
     if name != leaf:
         raise SeamrefError(f"injected SEAMOPS answer is for {name}, but {leaf} was executed")
-    return SeamopsStatus(status), tuple(more)
+    return int(status), tuple(more)
 
 
 @implements("SEAMOPS.leaf")
@@ -176,7 +177,7 @@ def _capabilities(platform: Platform, lp: Lp) -> Done:
 @implements("SEAMOPS.seamdb_clear")
 def _seamdb_clear(platform: Platform, lp: Lp) -> Done:
     injected = _injected(platform, "CLEAR")
-    if injected is not None and injected[0] is not SeamopsStatus.SUCCESS:
+    if injected is not None and injected[0] != SeamopsStatus.SUCCESS:
         return _end(lp, injected[0], "SEAMOPS.seamdb_clear")
     platform.seamdb = ()
     return _end(lp, SeamopsStatus.SUCCESS, "SEAMOPS.seamdb_clear")
@@ -187,7 +188,7 @@ def _seamdb_insert(platform: Platform, lp: Lp) -> Done:
     from seamref.arch.platform import SeamdbEntry
 
     injected = _injected(platform, "INSERT")
-    if injected is not None and injected[0] is not SeamopsStatus.SUCCESS:
+    if injected is not None and injected[0] != SeamopsStatus.SUCCESS:
         return _end(lp, injected[0], "SEAMOPS.seamdb_insert")
     if injected is None:
         if len(platform.seamdb) >= platform.config.seamdb_size:

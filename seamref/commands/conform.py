@@ -1,39 +1,145 @@
-"""``conform``: replay recorded P-SEAMLDR behaviour and say how much of it agrees."""
+"""``conform``: replay recorded behaviour of the real code and say how much of it agrees."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-HELP = "replay vector files (.json, .json.gz) on P-SEAMLDR: agreements, first difference of each disagreement"
+import seamref
+
+if TYPE_CHECKING:
+    from seamref.conformance.frame import Report
+
+HELP = "replay recorded vectors (P-SEAMLDR, NP-SEAMLDR, TDX module, Linux host): agreements and every difference"
+OWN = Path(seamref.__file__).resolve().parents[1] / "tests" / "conformance" / "vectors"
+"""The recordings that travel with the project's source."""
+JSON_FORMAT = "seamref-conform/1"
+_QUIET = 2.0
+"""Seconds before a run says on a terminal how far it is."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("paths", metavar="PATH", nargs="+", type=Path,
-                        help="vector file of format pseamldr-vectors/1, or a folder with such files")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = (
+        "exit codes: 0 everything agrees; 1 something differs; 2 something is not of its format, or there is no case\n"
+        "examples:\n"
+        "  seamref conform                          the recordings that travel with the project\n"
+        "  seamref conform mine.json --only 'elf*'  some cases of a file\n"
+        "  producer | seamref conform - --json      vectors from another program, the answer for one"
+    )
+    parser.add_argument("paths", metavar="PATH", nargs="*", type=Path,
+                        help="vector file (.json, .json.gz), folder with such files, or - for standard input "
+                            "(default: the project's own recordings)")
+    parser.add_argument("--only", metavar="PATTERN", default="",
+                        help="replay only cases whose id or group fits a shell pattern")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--sparse", action="store_true",
-                        help="do not hash every byte of the module range; the digest of its non-zero pages "
+                        help="do not hash every byte of large ranges; the digest of their non-zero pages "
                             "determines it")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exit code 0: everything agrees; 1: a disagreement; 2: a file that is not of the format, or none with a case."""
-    from seamref.conformance.pseamldr import FormatError, Report, lines, load, replay, vector_files
+    """Exit code 0: everything agrees; 1: a disagreement; 2: something that is not of the format, or no case at all."""
+    from seamref.conformance.frame import replay_files
 
-    report = Report()
-    paths = [file for path in args.paths for file in vector_files(path)]
-    for path in paths:
-        try:
-            replay(load(path), whole=not args.sparse, report=report)
-        except FormatError as error:
-            text = str(error)
-            print(text if text.startswith(str(path)) else f"{path}: {text}", file=sys.stderr)
-            return 2
-    for line in lines(report):
-        print(line)
-    if not report.cases:
-        print("no cases", file=sys.stderr)
+    paths = args.paths or [OWN]
+    if not args.paths and not OWN.is_dir():
+        print("no recordings beside this package: name a PATH", file=sys.stderr)
         return 2
-    return 0 if report.ok else 1
+    progress = _Progress()
+    report = replay_files(paths, only=args.only, sparse=args.sparse, progress=progress.tell)
+    progress.clear()
+    if args.json:
+        print(json.dumps(as_json(report), indent=1))
+    else:
+        for line in lines(report):
+            print(line)
+    for bad in report.malformed:
+        print(_printable(str(bad)), file=sys.stderr)
+    if not report.cases and not report.malformed:
+        print(f"no case fits {args.only!r}" if args.only else "no cases", file=sys.stderr)
+    return report.code
+
+
+class _Progress:
+    """How far a long run is, on standard error, if somebody looks."""
+
+    def __init__(self) -> None:
+        self._begun = self._last = time.monotonic()
+        self._shown = False
+        self._watched = sys.stderr is not None and sys.stderr.isatty()
+
+    def tell(self, title: str, done: int, cases: int) -> None:
+        """Before each case."""
+        now = time.monotonic()
+        if self._watched and now - self._begun > _QUIET and now - self._last > 0.2:
+            self._last, self._shown = now, True
+            print(f"\r{title}: {done} of {cases} cases\033[K", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Behind the last."""
+        if self._shown:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+def lines(report: Report) -> Iterator[str]:
+    """The report in words: each difference, a count for each group of each set, the sums."""
+    for one in report.disagreements:
+        yield _printable(f"{one.set}: {one.difference.case}: {one.difference}")
+    for one_set in report.sets.values():
+        width = max((len(group) for group in one_set.cases), default=0)
+        for group in sorted(one_set.cases):
+            yield _printable(f"{one_set.title}  {group:{width}}  {one_set.agreed[group]:6} of "
+                             f"{one_set.cases[group]:6} agree")
+        cases, agreed = sum(one_set.cases.values()), sum(one_set.agreed.values())
+        bad = f", {one_set.malformed} not of the format" if one_set.malformed else ""
+        yield f"{one_set.title}  {'all':{width}}  {agreed:6} of {cases:6} agree, {one_set.calls} calls{bad}"
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """The report for a program."""
+    return {
+        "format": JSON_FORMAT,
+        "seamref": seamref.__version__,
+        "files": report.files,
+        "cases": report.cases,
+        "agreed": report.agreed,
+        "sets": {
+            title: {
+                "calls": one.calls, "malformed": one.malformed,
+                "groups": {group: {"cases": one.cases[group], "agreed": one.agreed[group]}
+                           for group in sorted(one.cases)},
+            }
+            for title, one in report.sets.items()
+        },
+        "disagreements": [
+            {"set": one.set, "file": one.file, "case": one.difference.case, "step": one.difference.step,
+             "field": one.difference.field, "ours": _value(one.difference.ours),
+             "recorded": _value(one.difference.recorded)}
+            for one in report.disagreements
+        ],
+        "malformed": [
+            {"file": bad.file, "case": bad.case, "path": bad.path, "problem": bad.problem} for bad in report.malformed
+        ],
+    }
+
+
+def _value(value: Any) -> Any:
+    """A value as the formats write it: numbers that JSON readers may round as ``0x`` strings."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1 << 53:
+        return hex(value)
+    if isinstance(value, list | tuple):
+        return [_value(inner) for inner in value]
+    if isinstance(value, dict):
+        return {str(name): _value(inner) for name, inner in value.items()}
+    return value if value is None or isinstance(value, str | int | bool) else str(value)

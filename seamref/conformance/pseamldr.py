@@ -8,18 +8,11 @@ recording made its calls also where p_seamldr_ready was 0), and the processor's 
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from hashlib import sha256, sha384, shake_128
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
 from itertools import chain
-from pathlib import Path
 from struct import Struct, pack
-from struct import error as StructError
 from typing import Any
 
 from seamref.arch.lp import GPRS, Lp
@@ -34,151 +27,28 @@ from seamref.arch.structures import SYS_INFO_TABLE
 from seamref.arch.trace import Computed, Event
 from seamref.arch.vmcs import get, put
 from seamref.arch.vmx import current
+from seamref.conformance.frame import Case, Difference, VectorSet
+from seamref.conformance.pseamldr_format import (
+    SYS_INFO,
+    VMCS_PER_LP,
+    Recipes,
+    build_params,
+    check_case,
+    ids_of,
+    number,
+)
+from seamref.conformance.reading import text
+from seamref.conformance.recipes import shake
 from seamref.errors import SeamrefError
-from seamref.pseamldr.api import COMPONENT, PAGE, SEAMLDR_PARAMS, Leaf
+from seamref.pseamldr.api import COMPONENT, PAGE, Leaf
 from seamref.pseamldr.build import Build
 from seamref.pseamldr.data import P_SEAMLDR_DATA
-from seamref.pseamldr.elf import ELF64_EHDR, ELF64_RELA, ELF64_SHDR
 from seamref.pseamldr.lab import data_base, load_p_seamldr, set_up_seamrr
 from seamref.pseamldr.memory_constants import MemoryConstants
 from seamref.pseamldr.program import Stage, advance
-from seamref.pseamldr.sigstruct import SEAM_SIGSTRUCT
 
-FORMAT = "pseamldr-vectors/1"
-M64 = (1 << 64) - 1
 _ZERO_PAGE = bytes(PAGE)
 _WORDS = Struct("<512Q")
-
-
-class FormatError(SeamrefError):
-    """A file that is not of the vector format; the message says what and where."""
-
-
-def integer(value: int | str) -> int:
-    """A number of the format: a JSON number or a ``0x`` string."""
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise FormatError(f"{value!r} is no number")
-    return value if isinstance(value, int) else int(value, 16)
-
-
-# --- recipes
-
-
-@lru_cache(maxsize=256)
-def shake(seed: int, size: int) -> bytes:
-    """SHAKE(seed, size) of the format."""
-    return shake_128(seed.to_bytes(8, "little")).digest(size)
-
-
-def build_image(recipe: dict[str, Any]) -> bytes:
-    """A module image from its recipe."""
-    pages = recipe["pages"]
-    kind, *more = recipe["fill"]
-    image = bytearray(pages * PAGE)
-    if kind == "shake":
-        seed = integer(more[0]).to_bytes(8, "little")
-        for p in range(pages):
-            image[p * PAGE : (p + 1) * PAGE] = shake_128(seed + p.to_bytes(8, "little")).digest(PAGE)
-    elif kind != "zero":
-        raise FormatError(f"image fill {kind!r} is neither zero nor shake")
-    for write in recipe["writes"]:
-        at, data = integer(write[1]), _WRITES[write[0]](*write[2:])
-        data = data[: max(len(image) - at, 0)]
-        image[at : at + len(data)] = data
-    return bytes(image)
-
-
-def _ehdr(fields: dict[str, Any]) -> bytes:
-    ident = bytes.fromhex(fields.get("e_ident", "7f454c46020101" + "00" * 9))
-    defaults = {"e_type": 3, "e_machine": 62, "e_version": 1, "e_ehsize": 64, "e_phentsize": 56, "e_shentsize": 64}
-    numbers = {name: integer(value) for name, value in fields.items() if name != "e_ident"}
-    return ident + ELF64_EHDR.encode({**defaults, **numbers})[16:]
-
-
-def _shdr(fields: dict[str, Any]) -> bytes:
-    return ELF64_SHDR.encode({name: integer(value) for name, value in fields.items()})
-
-
-def _rela(entries: list[list[Any]]) -> bytes:
-    return b"".join(pack("<3Q", *(integer(v) & M64 for v in entry)) for entry in entries)
-
-
-def _relaseq(parameters: list[Any]) -> bytes:
-    n, o, os, info, a, step = (integer(v) for v in parameters)
-    return b"".join(pack("<3Q", (o + i * os) & M64, info & M64, (a + i * step) & M64) for i in range(n))
-
-
-assert ELF64_RELA.size == 24
-_WRITES: dict[str, Callable[..., bytes]] = {
-    "hex": bytes.fromhex, "ehdr": _ehdr, "shdr": _shdr, "rela": _rela, "relaseq": _relaseq,
-}
-
-
-def build_sigstruct(recipe: dict[str, Any], defaults: dict[str, Any], keys: dict[str, str]) -> bytes:
-    """A sigstruct from its recipe."""
-    out = bytearray(SEAM_SIGSTRUCT.size)
-    for name, value in {**defaults, **recipe.get("set", {})}.items():
-        if name == "cpuid_table":
-            continue
-        SEAM_SIGSTRUCT.poke(out, name, integer(value))
-    table = recipe.get("cpuid_table", recipe.get("set", {}).get("cpuid_table", defaults.get("cpuid_table", [])))
-    for index, entry in enumerate(table):
-        out[1028 + 4 * index : 1032 + 4 * index] = integer(entry).to_bytes(4, "little")
-    out[900:948] = bytes.fromhex(recipe["seamhash"])
-    out[128:512] = bytes.fromhex(keys[recipe.get("signer", "k0")])
-    _patch(out, recipe.get("pre", []))
-    out[516:900] = bytes.fromhex(recipe["signature"])
-    _patch(out, recipe.get("post", []))
-    return bytes(out)
-
-
-def _patch(data: bytearray, patches: Iterable[list[Any]]) -> None:
-    for at, text in patches:
-        part = bytes.fromhex(text)
-        data[integer(at) : integer(at) + len(part)] = part
-
-
-def build_params(recipe: dict[str, Any]) -> bytes:
-    """A SEAMLDR_PARAMS page from its recipe."""
-    out = bytearray(SEAMLDR_PARAMS.size)
-    for name in ("version", "scenario", "sigstruct_pa", "num_module_pages"):
-        SEAMLDR_PARAMS.poke(out, name, integer(recipe.get(name, 0)))
-    for index, pa, count in recipe.get("pages", []):
-        for i in range(count):
-            at = 128 + 8 * (index + i)
-            out[at : at + 8] = ((integer(pa) + PAGE * i) & M64).to_bytes(8, "little")
-    _patch(out, recipe.get("patch", []))
-    return bytes(out)
-
-
-class Recipes:
-    """What the cases of one file share: sigstructs and images, built when first needed, and digests of whole ranges."""
-
-    def __init__(self, document: dict[str, Any]) -> None:
-        self._sigstructs: dict[str, bytes] = {}
-        self._images: dict[str, bytes] = {}
-        self._document = document
-        self.range_digests: dict[tuple[int, str], str] = {}
-
-    def sigstruct(self, id: str) -> bytes:
-        """The 2048 bytes; they must have the digest that the file gives."""
-        if id not in self._sigstructs:
-            recipe = self._document["sigstructs"][id]
-            made = build_sigstruct(recipe, self._document["sigstruct_default"], self._document["keys"])
-            if sha256(made).hexdigest() != recipe["sha256"]:
-                raise FormatError(f"sigstruct {id}: SHA-256 is not what the file says")
-            self._sigstructs[id] = made
-        return self._sigstructs[id]
-
-    def image(self, id: str) -> bytes:
-        """The image's pages; they must have the digest that the file gives."""
-        if id not in self._images:
-            recipe = self._document["images"][id]
-            made = build_image(recipe)
-            if sha384(made).hexdigest() != recipe["sha384"]:
-                raise FormatError(f"image {id}: SHA-384 is not what the file says")
-            self._images[id] = made
-        return self._images[id]
 
 
 # --- the platform of a case
@@ -187,55 +57,50 @@ class Recipes:
 def _sysinfo(p: dict[str, Any]) -> dict[str, Any]:
     """The low half of P_SYS_INFO_TABLE as MCHECK wrote it, and who launched NP-SEAMLDR."""
     seed = p.get("reserved_seed")
-    reserved = bytes(1470) if seed is None else shake(integer(seed), 1470)
+    reserved = bytes(1470) if seed is None else shake(number(seed), 1470)
     return {
-        "version": integer(p["sysinfo_version"]),
-        "tot_num_lps": integer(p["tot_num_lps"]),
-        "tot_num_sockets": integer(p["num_sockets"]),
-        "socket_cpuid_table": [integer(v) for v in p["fms"]],
-        "skip_smrr2_check": integer(p["skip_smrr2_check"]),
-        "tdx_ac": integer(p["tdx_ac"]),
+        "version": number(p["sysinfo_version"]),
+        "tot_num_lps": number(p["tot_num_lps"]),
+        "tot_num_sockets": number(p["num_sockets"]),
+        "socket_cpuid_table": [number(v) for v in p["fms"]],
+        "skip_smrr2_check": number(p["skip_smrr2_check"]),
+        "tdx_ac": number(p["tdx_ac"]),
         "reserved_0": reserved[:62],
-        "cmr": [{"base": integer(base), "size": integer(size)} for base, size in p["cmrs"]],
+        "cmr": [{"base": number(base), "size": number(size)} for base, size in p["cmrs"]],
         "reserved_1": reserved[62:],
-        "acm_x2apicid": integer(p["acm_x2apicid"]),
+        "acm_x2apicid": number(p["acm_x2apicid"]),
     }
-
-
-def _ids(ranges: list[list[int]]) -> Iterator[int]:
-    """x2APIC ids of ``[first, count]`` ranges."""
-    return (id for first, count in ranges for id in range(integer(first), integer(first) + integer(count)))
 
 
 def _callers(step: dict[str, Any]) -> list[int]:
     """The processors a step calls on, in order."""
-    return list(_ids(step["lps"])) if "lps" in step else [integer(step["lp"])]
+    return list(ids_of(step["lps"])) if "lps" in step else [number(step["lp"])]
 
 
 def make_platform(case: dict[str, Any], build: Build) -> Platform:
     """The platform that a case describes, with a freshly loaded P-SEAMLDR."""
     p = case["platform"]
-    seamrr = Range(integer(p["seamrr_base"]), integer(p["seamrr_size"]))
-    size = integer(p["p_seamldr_range_size"])
-    k = integer(p["hkid_bits"])
-    ids = tuple(sorted({*_ids(p["lps"]), *chain.from_iterable(_callers(step) for step in case["steps"])}))
+    seamrr = Range(number(p["seamrr_base"]), number(p["seamrr_size"]))
+    size = number(p["p_seamldr_range_size"])
+    k = number(p["hkid_bits"])
+    ids = tuple(sorted({*ids_of(p["lps"]), *chain.from_iterable(_callers(step) for step in case["steps"])}))
     platform = Platform(PlatformConfig(
         topology=Topology(
-            sockets=min(max(integer(p["num_sockets"]), 1), 8),
-            addressable=integer(p["cpuid4_max_lps_minus1"]) + 1,
+            sockets=min(max(number(p["num_sockets"]), 1), 8),
+            addressable=number(p["cpuid4_max_lps_minus1"]) + 1,
             ids=ids,
         ),
-        maxpa=integer(p["max_pa"]), max_keyid_bits=k, fms=tuple(integer(v) for v in p["fms"]) or (0,),
-        seamdb_size=integer(case["seamdb"]["size"]), debug_unlocked=bool(integer(p["debug_unlocked"])),
-        vmx_msrs={integer(address): integer(value) for address, value in p["vmx_msrs"].items()}, keyid_separate=True,
+        maxpa=number(p["max_pa"]), max_keyid_bits=k, fms=tuple(number(v) for v in p["fms"]) or (0,),
+        seamdb_size=number(case["seamdb"]["size"]), debug_unlocked=bool(number(p["debug_unlocked"])),
+        vmx_msrs={number(address): number(value) for address, value in p["vmx_msrs"].items()}, keyid_separate=True,
     ))
     platform.SEAMEXTEND = bytes.fromhex(case["seamextend"])
     set_up_seamrr(platform, seamrr, Range(seamrr.end - size, size), k)
     for id in ids:
         lp = platform.lp(id)
-        platform.set_msr(lp, KEYID_PARTITIONING, integer(p["num_mktme_kids"]))
-        platform.set_msr(lp, MISC_ENABLE, integer(p.get("misc_enable", 0)))
-        platform.set_msr(lp, SPEC_CTRL, integer(p.get("spec_ctrl", 0)) & 0x7FF)  # a processor has no other bits
+        platform.set_msr(lp, KEYID_PARTITIONING, number(p["num_mktme_kids"]))
+        platform.set_msr(lp, MISC_ENABLE, number(p.get("misc_enable", 0)))
+        platform.set_msr(lp, SPEC_CTRL, number(p.get("spec_ctrl", 0)) & 0x7FF)  # a processor has no other bits
     load_p_seamldr(platform, build, _sysinfo(p))
     return platform
 
@@ -264,35 +129,18 @@ class Watch:
                     self.next_table = event.value
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """The first field of a step that differs: its path, what was recorded, what came out here."""
-
-    step: int
-    path: str
-    recorded: Any
-    here: Any
-
-    def __str__(self) -> str:
-        return f"step {self.step}: {self.path}: recorded {_shown(self.recorded)}, here {_shown(self.here)}"
-
-
-def _shown(value: Any) -> str:
-    text = hex(value) if isinstance(value, int) and not isinstance(value, bool) else str(value)
-    return text if len(text) <= 100 else text[:100] + "..."
-
-
 class _Differs(Exception):
-    def __init__(self, path: str, recorded: Any, here: Any) -> None:
+    def __init__(self, path: str, recorded: Any, ours: Any) -> None:
         self.path = path
         self.recorded = recorded
-        self.here = here
+        self.ours = ours
+        self.step: int | None = None
 
 
 def _same(path: str, recorded: Any, here: Any) -> None:
     """Compare one value; numbers in either spelling."""
     if isinstance(here, int) and not isinstance(here, bool) and isinstance(recorded, int | str):
-        if integer(recorded) != here:
+        if number(recorded) != here:
             raise _Differs(path, recorded, here)
     elif recorded != here:
         raise _Differs(path, recorded, here)
@@ -394,15 +242,12 @@ class Walk:
         return {name: whole[name] for name in names if name in whole}
 
 
-_PER_LP = ("host_rsp", "host_ssp", "host_gs_base")
-
-
 def read_vmcss(platform: Platform, base: int, count: int, expected: dict[str, Any]) -> dict[str, Any]:
     """The ``vmcs`` observation of ``count`` VMCSs from ``base`` on."""
     pages = [platform.store_.read(base + i * PAGE, PAGE) for i in range(count)]
     common = {name: get(pages[0], name) for name in expected["common"]} if pages else {}
     found: dict[str, Any] = {"common": common, "count": count}
-    lists = {name: [get(page, name) for page in pages] for name in _PER_LP}
+    lists = {name: [get(page, name) for page in pages] for name in VMCS_PER_LP}
     if "per_lp" in expected:
         found["per_lp"] = lists
     if "per_lp_first_last" in expected:
@@ -443,9 +288,6 @@ def _compare(path: str, recorded: Any, here: Any) -> None:
 # --- a case
 
 
-_SYS_INFO_FIELDS = tuple(
-    name.name for name in SYS_INFO_TABLE.fields if name.name != "mcheck" and not name.name.startswith("reserved")
-)
 _NOT_STORED = ("pml4_physbase", "current_pt_physbase")
 """Memory constants that the loader has not stored yet when mapping is fatal: the recording holds what happened to lie
 in those places of its stack (values of an earlier case, or no address at all), so they say nothing."""
@@ -456,12 +298,12 @@ _SPARE = 8
 class Replay:
     """One case on its platform; ``run`` stops at the first difference."""
 
-    def __init__(self, case: dict[str, Any], recipes: Recipes, build: Build, whole: bool = True) -> None:
+    def __init__(self, case: dict[str, Any], recipes: Recipes, whole: bool = True) -> None:
         self.case = case
         self.recipes = recipes
-        self.build = build
+        self.build = recipes.build
         self.whole = whole
-        self.platform = make_platform(case, build)
+        self.platform = make_platform(case, recipes.build)
         held = self.platform.p_seamldr_range
         seamrr = self.platform.seamrr()
         assert held is not None and seamrr is not None
@@ -469,34 +311,34 @@ class Replay:
         self.held = held
         self.module = Range(self.seamrr.base, held.base - self.seamrr.base)
         self.data = data_base(held)
-        self.calls = 0
         for write in case.get("initial_module_range", []):
             self._seam_write(write)
 
-    def run(self) -> Difference | None:
+    def run(self) -> _Differs | None:
         """Replay every step."""
-        for number, step in enumerate(self.case["steps"]):
+        for index, step in enumerate(self.case["steps"]):
             try:
                 self._step(step)
             except _Differs as differs:
-                return Difference(number, differs.path, differs.recorded, differs.here)
+                differs.step = index
+                return differs
         return None
 
     def _seam_write(self, write: dict[str, Any]) -> None:
-        data = bytes.fromhex(write["hex"]) if "hex" in write else shake(*(integer(v) for v in write["shake"]))
-        self.platform.store_.write(self.module.base + integer(write["off"]), data)
+        data = bytes.fromhex(write["hex"]) if "hex" in write else shake(*(number(v) for v in write["shake"]))
+        self.platform.store_.write(self.module.base + number(write["off"]), data)
 
     def _memory(self, write: dict[str, Any]) -> None:
         if "image" in write:
             image = self.recipes.image(write["image"])
             for pa, first, count in write["at"]:
-                self._host_write(integer(pa), image[first * PAGE : (first + count) * PAGE])
+                self._host_write(number(pa), image[first * PAGE : (first + count) * PAGE])
         elif "params" in write:
-            self._host_write(integer(write["pa"]), build_params(write["params"]))
+            self._host_write(number(write["pa"]), build_params(write["params"]))
         elif "sigstruct" in write:
-            self._host_write(integer(write["pa"]), self.recipes.sigstruct(write["sigstruct"]))
+            self._host_write(number(write["pa"]), self.recipes.sigstruct(write["sigstruct"]))
         else:
-            self._host_write(integer(write["pa"]), bytes.fromhex(write["hex"]))
+            self._host_write(number(write["pa"]), bytes.fromhex(write["hex"]))
 
     def _host_write(self, pa: int, data: bytes) -> None:
         """The caller's store: what falls into SEAMRR is dropped."""
@@ -517,8 +359,7 @@ class Replay:
         self.platform.listeners = [watch]
         for id in _callers(step):
             self._call(id, step, expect)
-            self.calls += 1
-        _compare("vmclear", [integer(at) for at in expect.get("vmclear", [])], watch.vmclear)
+        _compare("vmclear", [number(at) for at in expect.get("vmclear", [])], watch.vmclear)
         for name in ("num_remaining_updates", "lps_in_update", "lps_in_shutdown"):
             at = self.data + P_SEAMLDR_DATA.offset_of(name)
             _same(name, expect[name], int.from_bytes(self.platform.store_.read(at, 4), "little"))
@@ -532,8 +373,8 @@ class Replay:
         lp = platform.lp(id)
         for index, name in enumerate(GPRS):
             setattr(lp, name, 0x1111111111111111 * index)
-        lp.rax = int(Leaf[leaf]) if leaf in Leaf.__members__ else integer(leaf)
-        lp.rcx, lp.rdx = integer(step["rcx"]), integer(step["rdx"])
+        lp.rax = int(Leaf[leaf]) if leaf in Leaf.__members__ else number(leaf)
+        lp.rcx, lp.rdx = number(step["rcx"]), number(step["rdx"])
         before = {name: getattr(lp, name) for name in GPRS}
         near = self._near(lp.rcx) if "fatal" not in expect and leaf != "INSTALL" else None
         self._inject(step)
@@ -561,9 +402,9 @@ class Replay:
 
     def _inject(self, step: dict[str, Any]) -> None:
         self.platform.injected = {
-            "rdrand": (*((integer(cf), integer(value)) for cf, value in step.get("rdrand", ())), *((0, 0),) * _SPARE),
+            "rdrand": (*((number(cf), number(value)) for cf, value in step.get("rdrand", ())), *((0, 0),) * _SPARE),
             "seamdb": (
-                *((name, *(integer(v) & M64 for v in more)) for name, *more in step.get("seamops", ())), ("end", 0)
+                *((name, *(number(v) for v in more)) for name, *more in step.get("seamops", ())), ("end", 0)
             ),
         }
 
@@ -606,7 +447,7 @@ class Replay:
             ("interruptibility", "guest_interruptibility"), ("debugctl", "guest_debugctl"),
             ("pending_dbg", "guest_pending_debug"),
         ):
-            put(data, field_name, integer(guest[name]))
+            put(data, field_name, number(guest[name]))
 
     @staticmethod
     def _same_guest(lp: Lp, recorded: dict[str, Any]) -> None:
@@ -627,7 +468,9 @@ class Replay:
         at, before = near
         wanted = bytearray(before)
         if written is not None:
-            start, size = integer(written["pa"]), integer(written["len"])
+            start, size = number(written["pa"]), number(written["len"])
+            if not at <= start <= at + len(before) - size:
+                raise _Differs("written.pa", start, f"memory around 0x{at:X} only")
             here = self.platform.store_.read(start, size)
             if "sha256" in written:
                 _same("written.sha256", written["sha256"], sha256(here).hexdigest())
@@ -660,14 +503,14 @@ class Replay:
             self._same_mapping(expect["mapping"], plan)
         if "sys_info_table" in expect:
             table = platform.store_.read(self.seamrr.base, SYS_INFO_TABLE.size)
-            fields = {name: SYS_INFO_TABLE.peek(table, name) for name in _SYS_INFO_FIELDS}
+            fields = {name: SYS_INFO_TABLE.peek(table, name) for name in SYS_INFO}
             fields["mcheck_sha256"] = sha256(table[:2048]).hexdigest()
             _compare("sys_info_table", expect["sys_info_table"], fields)
         if "vmcs" in expect:
             vmcs = expect["vmcs"]
             here = read_vmcss(platform, self.seamrr.base + PAGE, self._lps(), vmcs)
             if "differences" in vmcs:
-                recorded = sorted([i, name, integer(value)] for i, name, value in vmcs["differences"])
+                recorded = sorted([i, name, number(value)] for i, name, value in vmcs["differences"])
                 vmcs = {**vmcs, "differences": recorded}
             _compare("vmcs", vmcs, here)
         if "code_region_sha256" in expect:
@@ -682,7 +525,7 @@ class Replay:
     def _lps(self) -> int:
         """Addressable processors, as the recording's digests use them."""
         p = self.case["platform"]
-        return int(1 << integer(p["cpuid4_max_lps_minus1"]).bit_length()) * integer(p["num_sockets"])
+        return int(1 << number(p["cpuid4_max_lps_minus1"]).bit_length()) * number(p["num_sockets"])
 
     @staticmethod
     def _same_plan(
@@ -709,106 +552,44 @@ class Replay:
         _compare("mapping", recorded, walk.found(recorded))
 
 
-# --- files
+# --- the set
 
 
-@dataclass(slots=True)
-class Report:
-    """What a replay found: agreements and cases by group, calls, and each disagreement in words."""
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the cases of one file share: recipes and build constants, and whether whole ranges are hashed."""
 
-    agreed: Counter[str] = field(default_factory=Counter)
-    cases: Counter[str] = field(default_factory=Counter)
-    calls: int = 0
-    disagreements: list[tuple[str, Difference]] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """Whether every case agreed, and there was one."""
-        return bool(self.cases) and not self.disagreements
+    recipes: Recipes
+    whole: bool
 
 
-def vector_files(path: Path) -> list[Path]:
-    """The file itself; of a folder, the .json and .json.gz files in it, by name."""
-    if not path.is_dir():
-        return [path]
-    return sorted(file for file in path.iterdir() if file.name.endswith((".json", ".json.gz")))
+class PSeamldrVectors(VectorSet[Shared]):
+    """``pseamldr-vectors/1``."""
+
+    def prepare(self, document: dict[str, Any], sparse: bool) -> Shared:
+        """Build constants and keys are checked here; sigstructs and images when a case names them."""
+        return Shared(Recipes(document), not sparse)
+
+    def label(self, value: dict[str, Any], path: str) -> tuple[str, str]:
+        """``id`` and ``group``."""
+        return text(value["id"], f"{path}.id"), text(value["group"], f"{path}.group")
+
+    def check(self, case: Case, shared: Shared) -> None:
+        """Every value of the case, and the recipes it names."""
+        check_case(case.value, case.path, shared.recipes)
+
+    def replay(self, case: Case, shared: Shared) -> list[Difference]:
+        """The first difference, if any."""
+        differs = Replay(case.value, shared.recipes, shared.whole).run()
+        return [] if differs is None else [Difference(case.id, differs.step, differs.path, differs.ours,
+                                                      differs.recorded)]
+
+    def calls(self, case: Case) -> int:
+        """A step on several processors is as many calls."""
+        return sum(sum(number(count) for _, count in step["lps"]) if "lps" in step else 1
+                   for step in case.value["steps"])
 
 
-def load(path: Path) -> dict[str, Any]:
-    """A vector file, plain or gzipped; a :class:`FormatError` that says what is wrong if it is none."""
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise FormatError(f"{path}: {error.strerror or error}") from None
-    try:
-        if raw[:2] == b"\x1f\x8b":
-            raw = gzip.decompress(raw)
-        document = json.loads(raw.decode("utf-8"))
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise FormatError(f"{path}: not a JSON file, plain or gzipped: {error}") from None
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        found = document.get("format") if isinstance(document, dict) else type(document).__name__
-        raise FormatError(f"{path}: format is {found!r}, must be {FORMAT!r}")
-    for key, kind in (("pseamldr_info", dict), ("keys", dict), ("signer_key_sha384", str), ("sigstruct_default", dict),
-                      ("sigstructs", dict), ("images", dict), ("cases", list)):
-        if not isinstance(document.get(key), kind):
-            raise FormatError(f"{path}: {key} is missing or no {kind.__name__}")
-    return document
+VECTORS = PSeamldrVectors()
 
-
-def build_of(document: dict[str, Any]) -> Build:
-    """The build constants of the recorded P-SEAMLDR."""
-    info = {name: integer(value) for name, value in document["pseamldr_info"].items()}
-    return replace(Build(signer_key_hash=bytes.fromhex(document["signer_key_sha384"])), **info)  # type: ignore[arg-type]
-
-
-def replay(document: dict[str, Any], *, whole: bool = True, report: Report | None = None) -> Report:
-    """Replay every case of a document.  Without ``whole``, what needs a hash of every byte of the module range is left
-    out; the sparse digest determines it."""
-    report = report if report is not None else Report()
-    recipes, build = Recipes(document), build_of(document)
-    for index, case in enumerate(document["cases"]):
-        name = f"case {index}"
-        try:
-            name = case["id"]
-            replayed = Replay(case, recipes, build, whole)
-            difference = replayed.run()
-            report.calls += replayed.calls
-        except FormatError as error:
-            raise FormatError(f"{name}: {error}") from None
-        except SeamrefError as error:  # a platform that cannot be made here, or something that is not modelled
-            difference = Difference(0, "replay", "a behaviour", str(error))
-        except (KeyError, TypeError, AttributeError, IndexError, ValueError, StructError) as error:
-            raise FormatError(f"{name}: not of the format: {type(error).__name__} {error}") from error
-        group = case.get("group", "")
-        report.cases[group] += 1
-        if difference is None:
-            report.agreed[group] += 1
-        else:
-            report.disagreements.append((name, difference))
-    return report
-
-
-def replay_files(paths: Iterable[Path], *, whole: bool = True) -> Report:
-    """Replay vector files, one report for all."""
-    report = Report()
-    for path in chain.from_iterable(map(vector_files, paths)):
-        replay(load(path), whole=whole, report=report)
-    return report
-
-
-def lines(report: Report) -> Iterator[str]:
-    """The report in words: disagreements, a count for each group, the sum."""
-    for name, difference in report.disagreements:
-        yield f"{name}: {difference}"
-    width = max((len(group) for group in report.cases), default=0)
-    for group in sorted(report.cases):
-        yield f"{group:{width}}  {report.agreed[group]:6} of {report.cases[group]:6} agree"
-    cases, agreed = sum(report.cases.values()), sum(report.agreed.values())
-    yield f"{'all':{width}}  {agreed:6} of {cases:6} agree, {report.calls} calls"
-
-
-__all__ = [
-    "FORMAT", "Difference", "FormatError", "Recipes", "Replay", "Report", "Walk", "build_image", "build_of",
-    "build_params", "build_sigstruct", "lines", "load", "make_platform", "replay", "replay_files", "vector_files",
-]
+__all__ = ["VECTORS", "PSeamldrVectors", "Recipes", "Replay", "Walk", "make_platform"]

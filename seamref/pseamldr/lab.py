@@ -38,6 +38,9 @@ LINEAR = {"code": 0xFFFF800000000000, "stack": 0xFFFF800100000000, "data": 0xFFF
 TABLES = 16
 """Pages above the base of P_SEAMLDR_RANGE where the PML4 lies; the other tables follow downward."""
 
+LEAST_RANGE_SIZE = (TABLES + 1) * PAGE + DATA_SIZE + STACK_SIZE + CODE_SIZE + PAGE
+"""Bytes of the smallest P_SEAMLDR_RANGE that can be prepared here."""
+
 SEAMRR = Range(0x7E000000, 0x2000000)
 FMS = 0x806F8
 

@@ -11,7 +11,7 @@ from struct import pack
 from typing import Any
 
 from seamref import mint
-from seamref.conformance.pseamldr import FORMAT, build_image, build_sigstruct
+from seamref.conformance.pseamldr_format import build_image, build_sigstruct
 
 INFO = {
     "version": 0, "attributes": 0, "vendor_id": 0x8086, "build_date": 20240131, "build_num": 7, "minor": 5, "major": 1,
@@ -43,21 +43,22 @@ SIGSTRUCT = {
     "cpuid_table": [0x806F0],
 }
 IMAGE = {"pages": 2, "fill": ["zero"], "writes": [["ehdr", 0, {"e_entry": 0x1000}], ["hex", 0x1000, "f30f1efa0f0b"]]}
-IMAGE_BYTES = build_image(IMAGE)
+IMAGE_BYTES = build_image(IMAGE, "images.i")
 SEAMHASH = sha384(IMAGE_BYTES).hexdigest()
-KEYS = {"k0": mint.KEY.modulus_le.hex(), "k1": mint.OTHER_KEY.modulus_le.hex()}
+MODULI = {"k0": mint.KEY.modulus_le, "k1": mint.OTHER_KEY.modulus_le}
+KEYS = {name: modulus.hex() for name, modulus in MODULI.items()}
 
 
 def _signed(**recipe: Any) -> dict[str, Any]:
     """A sigstruct recipe with the signature over what it makes, PKCS#1 v1.5 with SHA-384 by the test key."""
     recipe = {"seamhash": SEAMHASH, "signature": bytes(384).hex(), **recipe}
-    bare = build_sigstruct({**recipe, "post": []}, SIGSTRUCT, KEYS)
+    bare = build_sigstruct({**recipe, "post": []}, "recipe", SIGSTRUCT, MODULI)
     digest = sha384(bare[:128] + bare[900:]).digest()
     info = bytes.fromhex("3041300d060960864801650304020205000430") + digest
     message = b"\x00\x01" + b"\xff" * (384 - 3 - len(info)) + b"\x00" + info
     signature = pow(int.from_bytes(message, "big"), mint.KEY.d, mint.KEY.n).to_bytes(384, "little")
     recipe["signature"] = signature.hex()
-    return {**recipe, "sha256": sha256(build_sigstruct(recipe, SIGSTRUCT, KEYS)).hexdigest()}
+    return {**recipe, "sha256": sha256(build_sigstruct(recipe, "recipe", SIGSTRUCT, MODULI)).hexdigest()}
 
 
 def _memory(sigstruct: str, scenario: int = 0) -> list[dict[str, Any]]:
@@ -187,7 +188,7 @@ CASES = [
 ]
 
 DOCUMENT: dict[str, Any] = {
-    "format": FORMAT, "pseamldr_info": INFO, "keys": KEYS, "signer_key_sha384": mint.KEY.key_hash.hex(),
+    "format": "pseamldr-vectors/1", "pseamldr_info": INFO, "keys": KEYS, "signer_key_sha384": mint.KEY.key_hash.hex(),
     "sigstruct_default": SIGSTRUCT,
     "sigstructs": {"good": _signed(), "bad": _signed(post=[[20, "99"]])},
     "images": {"i": {**IMAGE, "sha384": SEAMHASH}},
