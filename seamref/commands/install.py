@@ -81,11 +81,7 @@ def run(args: argparse.Namespace) -> int:
     if args.every_refusal or args.unrecoverable:
         return _every(args.unrecoverable)
     if args.changes:
-        from seamref.show.loader import change_table
-
-        print("one sigstruct, one INSTALL on two processors; SVN 1.5 runs, SVN 1.6 is brought")
-        print(change_table())
-        return 0
+        return _changes()
     if args.row:
         from seamref.errors import SeamrefError
 
@@ -95,6 +91,17 @@ def run(args: argparse.Namespace) -> int:
         print(f"{case.row}: {case.brings}")
         return _print(case.attempt.run())
     return _print(attempt_of(args).run())
+
+
+def _changes() -> int:
+    """Every change of a sigstruct, tried."""
+    from seamref.experiments.loader.changes import changes_tried
+
+    print("one sigstruct, one INSTALL on two processors; SVN 1.5 runs, SVN 1.6 is brought")
+    for name, scenario, session in changes_tried():
+        row = session.last.row.id if session.last.row else "-"
+        print(f"{name:42} {scenario.name:7} {session.last.answer!s:16} {row:42} {session.survives}")
+    return 0
 
 
 def attempt_of(args: argparse.Namespace) -> Attempt:

@@ -26,6 +26,7 @@ from seamref.errors import SeamrefError
 from seamref.explore.canonical import Canon, Print
 from seamref.explore.independence import CAUTIOUS, Assume, persistent
 from seamref.explore.memo import remembering
+from seamref.explore.parallel import in_processes
 from seamref.explore.properties import Property, get_property
 from seamref.explore.world import STRIKE, Did, World
 
@@ -387,11 +388,56 @@ def explore(
             "stop_first": stop_first, "progress": progress,
         }
         if jobs > 1 and len(roots) >= 2:
-            from seamref.explore.parallel import search_parallel
-
             return search_parallel(chosen.name, n, roots, names, jobs, began, shortest, knobs)
         found = search(roots, names, **knobs)
         return conclude(chosen.name, n, roots, names, found, began, shortest, knobs)
+
+
+def _portable(found: Search) -> dict[str, Any]:
+    schedules = {
+        name: (wrong, *found.schedule_to(depth, index)) for name, (wrong, depth, index) in found.broken.items()
+    }
+    return {
+        "states": found.states, "worlds": found.worlds, "transitions": found.transitions, "ends": found.ends,
+        "depth": len(found.widths) - 1, "why": found.why, "broken": schedules, "outcomes": dict(found.outcomes),
+        "assume": found.assume,
+    }
+
+
+def search_parallel(
+    scenario: str, cpus: int, roots: Sequence[World], names: Sequence[str], jobs: int, began: float, shortest: bool,
+    knobs: dict[str, Any],
+) -> Result:
+    """Explore roots (placements of faults) in several processes; counts are sums over the roots' explorations.
+
+    Every actor that a fault may strike, and every kind of fault, is a root of its own.  A scenario without faults has
+    one root, and with its reductions few states: it is explored in one process whatever was asked for.
+    """
+    quiet = {**knobs, "progress": None}
+    parts, interrupted = in_processes(lambda numbers: _portable(search([roots[i] for i in numbers], names, **quiet)),
+                                      len(roots), jobs)
+    why = "interrupted" if interrupted else ""
+    total = {key: sum(part[key] for _, part in parts) for key in ("states", "worlds", "transitions", "ends")}
+    outcomes: dict[str, int] = {}
+    first: dict[str, tuple[int, tuple[int, ...]]] = {}
+    for indices, part in parts:
+        why = why or part["why"]
+        for name, count in part["outcomes"].items():
+            outcomes[name] = outcomes.get(name, 0) + count
+        for name, (_, root, schedule) in part["broken"].items():
+            if name not in first or len(schedule) < len(first[name][1]):
+                first[name] = indices[root], schedule
+    broken = tuple(
+        _counterexample(name, roots, root, schedule, shortest, knobs)
+        for name, (root, schedule) in sorted(first.items())
+    )
+    assume = Assume(all(p["assume"].nobody_fails for _, p in parts), all(p["assume"].nobody_dies for _, p in parts))
+    reductions = tuple(w for w, on in (("symmetry", knobs["symmetry"]), ("partial order", knobs["por"])) if on)
+    return Result(
+        scenario, cpus, len(roots), total["states"], total["worlds"], total["transitions"],
+        max((part["depth"] for _, part in parts), default=0), total["ends"], time.perf_counter() - began, why == "",
+        why, broken, tuple(names), (), reductions, assume, tuple(sorted(outcomes.items())),
+    )
 
 
 def conclude(

@@ -7,30 +7,18 @@ striking turns out to change nothing (no entropy before a step that draws none) 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 from seamref.arch.events import EventKind, deliver_pending, raise_event, shutdown
 from seamref.arch.lp import Activity
 from seamref.arch.memory import Agent
 from seamref.arch.outcome import Shutdown
 from seamref.arch.seamops import SeamopsStatus
-from seamref.explore.access import EVERYTHING, NOTHING, Accesses, touch
+from seamref.explore.access import EVERYTHING, NOTHING, touch
+from seamref.explore.probe import read_session
+from seamref.explore.world import FAULTS, Fault, World
 from seamref.host.abi import SEAMLDR_PARAMS, Leaf
 from seamref.host.records import Control
-
-if TYPE_CHECKING:
-    from seamref.explore.world import World
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One kind of fault: what it is, what it touches, how it strikes (and what it says it did)."""
-
-    name: str
-    says: str
-    accesses: Accesses
-    strike: Callable[[World, int], str]
 
 
 def _event(kind: EventKind) -> Callable[[World, int], str]:
@@ -73,8 +61,6 @@ def _seamdb(status: SeamopsStatus, times: int) -> Callable[[World, int], str]:
 
 def _installs_next(world: World, actor: int) -> bool:
     """Whether this CPU's next step is the last processor's INSTALL."""
-    from seamref.explore.probe import read_session
-
     task = world.task(actor) if actor < world.cpus else None
     if task is None or task.call is None or not task.call.inside or task.call.fn != Leaf.SEAMLDR_INSTALL:
         return False
@@ -115,7 +101,7 @@ def _skip_lock(world: World, actor: int) -> str:
 
 
 _IMAGE = touch(writes="image")
-FAULTS: dict[str, Fault] = {f.name: f for f in (
+FAULTS.update((f.name, f) for f in (
     Fault("rdrand", "RDRAND fails once", NOTHING, _no_entropy),
     Fault("rdrand-dry", "RDRAND fails twelve times in a row", EVERYTHING, _no_entropy_ever),
     Fault("seamdb-entropy", "SEAMDB_INSERT has no entropy, once", touch(writes="seamdb"),
@@ -132,7 +118,7 @@ FAULTS: dict[str, Fault] = {f.name: f for f in (
     Fault("sigstruct", "a device flips a bit of the sigstruct", _IMAGE, _corrupt("sigstruct")),
     Fault("params", "a device flips a bit of SEAMLDR_PARAMS", _IMAGE, _corrupt("params")),
     Fault("skip-lock", "a caller of P-SEAMLDR skips the lock", touch(writes="seamldr_lock p_seamldr"), _skip_lock),
-)}
-"""Kinds by name.  The VMCS bug, a TD build in flight, an offline or late CPU are scenarios, not faults of a moment."""
+))
+# The VMCS bug, a TD build in flight, an offline or late CPU are scenarios, not faults of a moment.
 
 __all__ = ["FAULTS", "Activity", "Fault", "deliver_pending"]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from seamref.arch.lp import Lp
 from seamref.errors import SeamrefError
 from seamref.explore.access import EVERYTHING, NOTHING, Accesses, touch, union
-from seamref.explore.world import World
+from seamref.explore.world import FAULTS, World
 from seamref.host.abi import Errno, Leaf
 from seamref.host.records import Call, Control, Task, UpdateState
 from seamref.host.series import Failure, Lock
@@ -131,8 +131,6 @@ def _armed(world: World, actor: int) -> Accesses:
     fault = world.rest.fault
     if fault is None or fault.actor != actor:
         return NOTHING
-    from seamref.explore.faults import FAULTS
-
     return FAULTS[fault.kind].accesses
 
 

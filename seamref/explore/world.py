@@ -49,6 +49,20 @@ class Did:
     pointless: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One kind of fault: what it is, what it touches, how it strikes (and what it says it did)."""
+
+    name: str
+    says: str
+    accesses: Accesses
+    strike: Callable[[World, int], str]
+
+
+FAULTS: dict[str, Fault] = {}
+"""Kinds of fault by name; :mod:`seamref.explore.faults` puts them here."""
+
+
 class Extra(Protocol):
     """An actor that is not a CPU.  Its state is one frozen value in ``World.extras``."""
 
@@ -253,8 +267,6 @@ class World:
         struck, pointless = "", False
         fault = self.rest.fault
         if strike and fault is not None:
-            from seamref.explore.faults import FAULTS
-
             self.set(fault=None)
             struck = FAULTS[fault.kind].strike(self, actor)
             pointless = not struck

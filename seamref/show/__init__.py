@@ -1,7 +1,8 @@
-"""What the book uses to show the machine: code with its clauses, tables, pictures, explorers.
+"""How the machine is drawn: code with its clauses, tables, pictures, explorers.
 
 The only room that knows pandas, ipywidgets, IPython and pygments.  Everything returns an :class:`Html`: HTML (with
-SVG inside) for the page, text for a terminal.  Nothing here knows what SEAM means; it reads declarations and traces.
+SVG inside) for the page, text for a terminal.  What is set up, run and compared is in
+``seamref.experiments``: the modules named for parts of the book give it forms, labels and colours.
 """
 
 from __future__ import annotations

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from seamref.arch.memory import Agent
 from seamref.arch.outcome import TxtShutdown
 from seamref.arch.platform import Platform, Topology
-from seamref.arch.smx import ExitedAc, step_acm
-from seamref.arch.structures import P_SYS_INFO_TABLE
-from seamref.bootchain import BREAKS, STEPS, Boot, BootResult, make_boot, run_boot
-from seamref.bootchain.attacks import ATTACKS
+from seamref.bootchain import BREAKS, STEPS, BootResult
+from seamref.experiments.boot.breaks import NOTHING, attempts, break_one, every_break
+from seamref.experiments.boot.memory import Frame, regions
 from seamref.firmware.acm import ACM_HEADER, ACM_INFO_TABLE, Acm
 from seamref.firmware.np_seamldr import STEPS as NP_STEPS
-from seamref.firmware.np_seamldr import NpState
 from seamref.show.explorers import Explorer, explorer
 from seamref.show.html import Html, Id, paragraph, stack
 from seamref.show.pictures import Region, memory_map
@@ -28,7 +24,11 @@ TONES = {
     "hardware": "quiet", "BIOS": "amber", "launcher": "amber", "OS": "amber", "MCHECK": "teal", "processor": "teal",
     "NP-SEAMLDR": "violet", "P-SEAMLDR": "blue",
 }
-PAGE = 0x1000
+PARTS = {
+    "unused page": "quiet", "transfer VMCS": "amber", "page tables": "green", "free": "quiet", "data": "blue",
+    "data stack": "teal", "shadow stack": "teal", "code": "violet", "P_SYS_INFO_TABLE": "amber",
+}
+"""Colours of the parts of P_SEAMLDR_RANGE."""
 
 
 def timeline(result: BootResult, title: str = "From reset to a callable P-SEAMLDR") -> Html:
@@ -69,8 +69,9 @@ def timeline(result: BootResult, title: str = "From reset to a callable P-SEAMLD
 
 def broken(name: str = "unlocked", sockets: int = 2) -> Html:
     """A boot with one thing broken: the timeline, and what decided."""
-    result = run_boot(make_boot(Topology(sockets, 2)), breaks=[] if name == "nothing" else [name])
-    what = "Nothing is broken." if name == "nothing" else f"Broken: {BREAKS[name].says}."
+    made = break_one(name, Topology(sockets, 2))
+    result = made.result
+    what = f"Broken: {made.says}." if made.says else "Nothing is broken."
     last = result.records[-1]
     if not last.stopped:
         words = f"{what} The chain does not stop: P-SEAMLDR answers with {last.answer}."
@@ -87,28 +88,23 @@ def broken(name: str = "unlocked", sockets: int = 2) -> Html:
 def break_explorer() -> Explorer:
     """Break one thing at a time and see where the chain stops."""
     return explorer(broken, title="Break one boot step", labels={"name": "what is broken", "sockets": "packages"},
-                    defaults={"name": "unlocked"}, name=["nothing", *BREAKS], sockets=[2, 1, 8],
+                    defaults={"name": "unlocked"}, name=[NOTHING, *BREAKS], sockets=[2, 1, 8],
                     also=({"name": "bit-flipped"}, {"name": "two-gib"}))
 
 
 def break_table(topology: Topology | None = None) -> Table:
     """Every break, the step at which the chain stops, and the clause that stops it."""
     rows = []
-    for name, one in BREAKS.items():
-        result = run_boot(make_boot(topology or Topology(2, 2)), breaks=[name])
-        last = result.records[-1]
-        where = f"`{last.step.name}`" if last.stopped else "it does not"
-        rows.append((f"`{name}`", one.says, where, Id(last.answer.clause) if last.stopped else "", str(last.answer)))
+    for one in every_break(topology):
+        last = one.result.records[-1]
+        where = f"`{one.where}`" if one.where else "it does not"
+        rows.append((f"`{one.name}`", one.says, where, Id(last.answer.clause) if one.where else "", str(last.answer)))
     return table(rows, ["break", "what is wrong", "stops at", "decided by", "answer"])
 
 
 def attack_table(by: str) -> Table:
     """What "BIOS" or "OS" tries, executed: the answer and what is gained."""
-    rows = []
-    for attack in ATTACKS:
-        if attack.by == by:
-            attempt = attack.run()
-            rows.append((attack.tries, attempt.answer, Id(attempt.clause), attempt.gain.value))
+    rows = [(attack.tries, made.answer, Id(made.clause), made.gain.value) for attack, made in attempts(by)]
     return table(rows, ["attempt", "answer", "clause", "gained"])
 
 
@@ -121,7 +117,7 @@ def seamrr_map(platform: Platform) -> Html:
     assert seamrr is not None and held is not None
     outer = [Region("MODULE_RANGE", seamrr.base, held.base - seamrr.base, "blue", "TDX module"),
              Region("P_SEAMLDR_RANGE", held.base, held.size, "violet")]
-    inner = [Region(name, base, size, tone, note) for name, base, size, tone, note in regions(platform)]
+    inner = [Region(name, base, size, PARTS[name], note) for name, base, size, note in regions(platform)]
     # The four upper regions are a few pages in 4 MiB: enlarge them once more.
     top = [r for r in inner if r.base >= inner[-1].end - 0x40000]
     low = top[0].base
@@ -132,91 +128,7 @@ def seamrr_map(platform: Platform) -> Html:
     )
 
 
-def regions(platform: Platform) -> list[tuple[str, int, int, str, str]]:
-    """(name, base, size, tone, note) of everything in P_SEAMLDR_RANGE, from the table and the page tables in memory."""
-    held = platform.p_seamldr_range
-    assert held is not None
-    info = P_SYS_INFO_TABLE.decode(platform.bytes_at(Agent.CPU, held.end - PAGE, PAGE))
-    tables = _last_table(platform, held.base + 0x3000) - (held.base + 0x2000)
-    code = held.end - PAGE - info.code_rgn_size
-    shadow = code - PAGE
-    stack_at = code - info.stack_rgn_size
-    data = stack_at - info.data_rgn_size
-    return [
-        ("unused page", held.base, PAGE, "quiet", ""),
-        ("transfer VMCS", held.base + PAGE, PAGE, "amber", ""),
-        ("page tables", held.base + 0x2000, tables, "green", "PML4 first"),
-        ("free", held.base + 0x2000 + tables, data - (held.base + 0x2000 + tables), "quiet", ""),
-        ("data", data, info.data_rgn_size, "blue", ""),
-        ("data stack", stack_at, shadow - stack_at, "teal", ""),
-        ("shadow stack", shadow, PAGE, "teal", ""),
-        ("code", code, info.code_rgn_size, "violet", "P-SEAMLDR's image"),
-        ("P_SYS_INFO_TABLE", held.end - PAGE, PAGE, "amber", ""),
-    ]
-
-
-def _last_table(platform: Platform, at: int) -> int:
-    """End of the run of page tables: tables are allocated upward, and each is named by an entry below it."""
-    from seamref.arch.paging import ADDRESS
-
-    root, end = at - PAGE, at
-    todo = [(root, 4)]
-    while todo:
-        base, level = todo.pop()
-        data = platform.bytes_at(Agent.CPU, base, PAGE)
-        for i in range(0, PAGE, 8):
-            entry = int.from_bytes(data[i : i + 8], "little")
-            if entry and level > 1 and not (entry & 0x80 and level == 2):
-                end = max(end, (entry & ADDRESS) + PAGE)
-                if level > 2:
-                    todo.append((entry & ADDRESS, level - 1))
-    return end
-
-
 # --- NP-SEAMLDR, step by step
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """The platform just after one step of NP-SEAMLDR, as far as the pictures look at it."""
-
-    step: str
-    valid: bool
-    others_valid: bool
-    mutex: int
-    lp_valid: int
-    ready: bool
-    used: tuple[int, ...]
-
-
-def frames(b: Boot | None = None) -> tuple[list[Frame], Platform]:
-    """NP-SEAMLDR on a platform of two packages, one frame for each step; the pages of each region that are not zero."""
-    boot = b or make_boot(Topology(2, 2))
-    run_boot(boot, until="enteraccs")
-    platform = boot.platform
-    done = platform.fork()
-    while not isinstance(step_acm(done, 0), ExitedAc | TxtShutdown):
-        pass
-    places = [(base, size) for _, base, size, _, _ in regions(done)]
-    made: list[Frame] = []
-    while True:
-        state: NpState | None = platform.lp(0).program_state
-        name = NP_STEPS[state.next if state is not None else 0].name
-        outcome = step_acm(platform, 0)
-        made.append(_frame(platform, name, places))
-        if isinstance(outcome, ExitedAc | TxtShutdown):
-            return made, platform
-
-
-def _frame(platform: Platform, name: str, places: Sequence[tuple[int, int]]) -> Frame:
-    held = platform.p_seamldr_range
-    assert held is not None
-    info = P_SYS_INFO_TABLE.decode(platform.bytes_at(Agent.CPU, held.end - PAGE, PAGE))
-    used = tuple(
-        sum(1 for at, _ in platform.store_.pages(base, base + size)) for base, size in places
-    )
-    return Frame(name, platform.seamrr(platform.lp(0)) is not None, platform.seamrr(platform.lp(2)) is not None,
-                 int(info.np_seamldr_mutex), int(info.acm_x2apicid_valid), platform.P_SEAMLDR_READY, used)
 
 
 def _grid(
@@ -251,7 +163,8 @@ def filling(made: Sequence[Frame], platform: Platform) -> Html:
     start = next(i for i, f in enumerate(shown) if f.step.startswith("wipe"))
     shown = shown[start:]
     rows = []
-    for index, (name, _, _, tone, _) in reversed(list(enumerate(regions(platform)))):
+    for index, (name, *_) in reversed(list(enumerate(regions(platform)))):
+        tone = PARTS[name]
         counts = [frame.used[index] for frame in shown]
         rows.append((name, [(str(count) if count else "", tone if count and tone != "quiet" else "quiet")
                             for count in counts]))
@@ -328,6 +241,6 @@ def update_table(records: Sequence[Any]) -> Table:
 
 
 __all__ = [
-    "Frame", "acm_map", "acm_tables", "attack_table", "break_explorer", "break_table", "broken", "filling", "frames",
-    "regions", "seamrr_map", "switches", "timeline", "update_table",
+    "acm_map", "acm_tables", "attack_table", "break_explorer", "break_table", "broken", "filling",
+    "seamrr_map", "switches", "timeline", "update_table",
 ]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import log10
 
+from seamref.experiments.proofs.runs import told
 from seamref.explore.engine import Counterexample, Result
 from seamref.explore.properties import PROPERTIES
-from seamref.explore.text import condensed
 from seamref.show.html import Html
 from seamref.show.pictures import Act, Note, Step, sequence
 from seamref.show.svg import Board
@@ -19,11 +19,10 @@ TONES = ("blue", "red", "teal", "violet", "amber")
 def run_picture(found: Counterexample, title: str = "") -> Html:
     """A counterexample: actors across, time down; neighbouring steps of one actor are joined."""
     steps: list[Step] = []
-    for did in condensed(found.steps):
-        if did.fault:
-            steps.append(Act(did.name, did.fault, "", "red"))
-        bad = any(word in did.text for word in ("VMfail", "fails", "lost", "shutdown in SEAM", " with -", "status 0x"))
-        steps.append(Act(did.name, did.text, "", "red" if bad else "violet" if "entered" in did.text else ""))
+    for line in told(found):
+        if line.fault:
+            steps.append(Act(line.name, line.fault, "", "red"))
+        steps.append(Act(line.name, line.text, "", "red" if line.wrong else "violet" if line.enters else ""))
     steps.append(Note(found.wrong, "red"))
     lanes = sorted({did.actor: did.name for did in found.steps}.items())
     return sequence(steps, lanes=[name for _, name in lanes],

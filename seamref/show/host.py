@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from html import escape
 
-from seamref.host.abi import Errno
+from seamref.experiments.host.recording import Piece, enters, record, record_trouble
 from seamref.host.fw_upload import Terminal
-from seamref.host.install import prepare, release
 from seamref.host.kernel import Host
 from seamref.host.records import UpdateState
-from seamref.host.scenarios import TROUBLES, Trouble, fail, stage
+from seamref.host.scenarios import TROUBLES, Trouble
 from seamref.host.series import MERGED, SERIES, KernelSeries
-from seamref.host.tasks import Stuck
-from seamref.host.update import Finish, Schedule, begin, control, finish, in_order, round_robin, steps
+from seamref.host.update import Schedule, in_order
 from seamref.show.explorers import Explorer
 from seamref.show.html import Html, scrolling, stack
 from seamref.show.svg import Board
@@ -23,58 +20,6 @@ BANDS = {
     UpdateState.SHUTDOWN: "amber", UpdateState.CPU_INSTALL: "violet", UpdateState.CPU_INIT: "blue",
     UpdateState.RUN_UPDATE: "green", UpdateState.DONE: "quiet",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """One step of a run: when (its number), which CPU, in which state, what."""
-
-    at: int
-    cpu: int
-    state: UpdateState
-    kind: str
-    words: str
-
-
-def record(host: Host, data: bytes, schedule: Schedule = in_order) -> tuple[list[Piece], str]:
-    """Run an update on this host and note every step; also how it ended."""
-    prepared = prepare(host, data)
-    if isinstance(prepared, Errno):
-        return [], str(prepared)
-    begin(host, prepared.params)
-    pieces: list[Piece] = []
-    running = iter(steps(host, schedule))
-    while True:
-        state = control(host).state
-        try:
-            done = next(running)
-        except StopIteration:
-            break
-        except Stuck:
-            return pieces, Finish.HUNG.value
-        pieces.append(Piece(len(pieces), done.cpu, state, _kind(done.did), done.did))
-    ret = finish(host)
-    release(host, prepared)
-    return pieces, str(ret)
-
-
-def _enters(piece: Piece) -> bool:
-    """The SEAMCALL instruction itself, as it entered SEAM."""
-    return piece.words.endswith((": entered TDX module", ": entered P-SEAMLDR"))
-
-
-def _kind(did: str) -> str:
-    if "fails" in did or ("acknowledges" in did and " with " in did):
-        return "bad"
-    if "acknowledges" in did:
-        return "ack"
-    if "seamldr_lock" in did or "sysinit_lock" in did:
-        return "lock"
-    if "SEAMLDR." in did:
-        return "loader"
-    if "TDH." in did and ":" in did:
-        return "module"
-    return "other"
 
 
 def spacetime(pieces: list[Piece], ended: str, title: str, *, cpus: int) -> Html:
@@ -107,7 +52,7 @@ def _stays(board: Board, pieces: list[Piece], left: float, y: float, wide: float
     opened: Piece | None = None
     for piece in pieces:
         x = left + piece.at * wide
-        if _enters(piece):
+        if enters(piece):
             opened = piece
         elif opened is not None and ("SEAMRET" in piece.words or "shutdown in SEAM" in piece.words):
             begin_x = left + opened.at * wide
@@ -145,7 +90,7 @@ def _said(pieces: list[Piece], ended: str) -> str:
         if piece.state is not state:
             state = piece.state
             lines.append(f"{state.name}:")
-        if _enters(piece) or piece.kind == "bad":
+        if enters(piece) or piece.kind == "bad":
             lines.append(f"  CPU {piece.cpu}: {piece.words.split(';')[-1].strip()}")
     return "\n".join([*lines, ended if ended.startswith("stop_machine") else f"stop_machine returns {ended}"])
 
@@ -159,16 +104,15 @@ def update_picture(host: Host, data: bytes, title: str, schedule: Schedule = in_
 def update_explorer() -> Explorer:
     """Pick what goes wrong, the version of the series and the machine; see the run and what the user is left with."""
     def shown(trouble: Trouble, series: KernelSeries, cpus: int) -> Html:
-        staged = stage(trouble, series, cpus, 2 if cpus > 2 else 1, round_robin())
-        pieces, ended = record(staged.host, staged.image, staged.schedule)
-        left = fail(trouble, series, cpus, 2 if cpus > 2 else 1)
+        seen = record_trouble(trouble, series, cpus)
+        pieces, left = seen.pieces, seen.left
         td = f"counts on, to {left.td}" if isinstance(left.td, int) else left.td
         again = "" if not left.error else "fails too: reboot" if left.reboot else "succeeds"
         facts = pairs(("cat error", left.error), ("cat version", left.version), ("dmesg", left.said), ("the TD", td),
                       ("uploading a good image afterwards", again))
         if not pieces:
             return facts
-        return stack(spacetime(pieces, ended, f"{trouble.what}, {series.name}", cpus=cpus), facts)
+        return stack(spacetime(pieces, seen.ended, f"{trouble.what}, {series.name}", cpus=cpus), facts)
 
     return Explorer(
         shown,

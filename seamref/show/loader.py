@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from seamref import mint
 from seamref.arch.structures import SEAMEXTEND
 from seamref.experiments.loader.abi import leaf_calls
-from seamref.experiments.loader.lab import Attempt, Called, Session, rdx_text, seamextend
+from seamref.experiments.loader.changes import NO_CHANGE, changes_tried, manifest_state, sigstruct_mutations
+from seamref.experiments.loader.lab import Attempt, Called, Session, rdx_text
 from seamref.experiments.loader.memory import (
     Run,
     Stage,
@@ -22,11 +22,11 @@ from seamref.experiments.loader.memory import (
     shape,
     smallest_seamrr,
 )
-from seamref.experiments.loader.refusals import Refusal, cases, refusals
+from seamref.experiments.loader.refusals import Refusal, refusals
 from seamref.experiments.loader.updates import Moment
 from seamref.layout import Record
 from seamref.pseamldr.api import PAGE, Scenario, Status
-from seamref.pseamldr.manifest import INSTALL_MANIFEST, ManifestState
+from seamref.pseamldr.manifest import INSTALL_MANIFEST
 from seamref.pseamldr.memory_constants import MemoryConstants
 from seamref.pseamldr.sigstruct import SEAM_SIGSTRUCT
 from seamref.show.explorers import Explorer
@@ -188,34 +188,6 @@ def signed_picture(sigstruct: bytes) -> Html:
     return board.html(f"What the signature covers ({len(sigstruct)} bytes)", "; ".join(said))
 
 
-_NO_CHANGE = "nothing"
-
-
-def sigstruct_mutations() -> dict[str, Attempt]:
-    """What a reader can do to a sigstruct, by a word for it: every attempt that the manifest rows have."""
-    found: dict[str, Attempt] = {_NO_CHANGE: Attempt()}
-    for case in cases():
-        if case.row.startswith("INSTALL.manifest.") and "revision" not in case.attempt.on:
-            found[case.brings] = case.attempt
-    found["seamhash of another image"] = Attempt(sig={"seamhash": bytes(range(48))})
-    found["num_global_data_pages = 0xFFFF"] = Attempt(sig={"num_global_data_pages": 0xFFFF})
-    found["max_tdmrs = 64 (nobody looks)"] = Attempt(sig={"max_tdmrs": 64})
-    found["rip_offset = 0xFFFF0000 (not bounded)"] = Attempt(sig={"rip_offset": 0xFFFF0000})
-    return found
-
-
-def manifest_state(attempt: Attempt) -> ManifestState:
-    """What the manifest rows look at for an attempt, as INSTALL would gather it."""
-    image = attempt.make_image()
-    now = seamextend(attempt.platform())
-    return ManifestState(
-        sigstruct=attempt.make_sigstruct(image), scenario=int(attempt.scenario), num_module_pages=len(image) // PAGE,
-        seam_minor_svn=now.tee_tcb_svn.seam_minor_svn, seam_major_svn=now.tee_tcb_svn.seam_major_svn,
-        debug_unlocked=bool(attempt.on.get("debug_unlocked")), socket_cpuids=tuple(attempt.on.get("fms", (0xC06F2,))),
-        signer_key_hash=mint.KEY.key_hash,
-    )
-
-
 def manifest_verdict(attempt: Attempt, path: bool = True) -> Html:
     """Run an attempt; the way through the manifest table, and what became of everything."""
     session = attempt.run()
@@ -244,21 +216,18 @@ def sigstruct_explorer() -> Explorer:
          "signature": ["made after the change", "from before the change", "by another key"]},
         title="One sigstruct, one INSTALL on two processors; SVN 1.5 runs, SVN 1.6 is brought",
         defaults={"change": "key_size = 64 dwords: RSA-2048"},
-        also=[{"change": "seamhash of another image"}, {"change": _NO_CHANGE, "scenario": Scenario.UPDATE},
+        also=[{"change": "seamhash of another image"}, {"change": NO_CHANGE, "scenario": Scenario.UPDATE},
               {"change": "max_tdmrs = 64 (nobody looks)", "signature": "from before the change"}],
     )
 
 
 def change_table(scenarios: Sequence[Scenario] = (Scenario.LOAD, Scenario.UPDATE)) -> Table:
     """Every change of :func:`sigstruct_mutations`, executed: the row that stops it and the old module's fate."""
-    rows: list[tuple[Any, ...]] = []
-    for name, attempt in sigstruct_mutations().items():
-        for scenario in scenarios:
-            if attempt.scenario is Scenario.UPDATE and scenario is Scenario.LOAD:
-                continue
-            session = replace(attempt, scenario=scenario).run()
-            last = session.last
-            rows.append((name, scenario.name, last.answer, Id(last.row.id) if last.row else "", session.survives))
+    rows = [
+        (name, scenario.name, session.last.answer, Id(session.last.row.id) if session.last.row else "",
+         session.survives)
+        for name, scenario, session in changes_tried(scenarios)
+    ]
     return Table(("change", "scenario", "RAX", "stopped by", "old module"), rows)
 
 

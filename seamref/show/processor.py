@@ -1,16 +1,16 @@
-"""What the processor part shows again and again: access matrices, the SEAMCALL explorer, states that differ."""
+"""What the processor part shows again and again: access matrices, the SEAMCALL explorer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from seamref.arch import lab
-from seamref.arch.exhaustive import INPUTS, facts_of, is_reachable, put_state, state_of
-from seamref.arch.memory import Agent, Verdict
+from seamref.arch.exhaustive import state_of
+from seamref.arch.memory import Agent
 from seamref.arch.platform import Platform
 from seamref.arch.revision import REVISIONS, Revision
-from seamref.arch.seam import SEAMCALL, SeamcallState, seamcall
+from seamref.arch.seam import SEAMCALL
+from seamref.experiments.processor.states import WHERE, refused_by, seamcall_in
 from seamref.show.explorers import Explorer
 from seamref.show.html import Html, Id, stack
 from seamref.show.pictures import MODE_TONES, Region, State, Transition, decision_path, memory_map, state_machine
@@ -131,13 +131,10 @@ def access_matrix(
     caption: str = "",
 ) -> Table:
     """Who gets through to which physical address: yes, or the clause that refuses.  The platform judges each cell."""
-    rows: list[tuple[Any, ...]] = []
-    for agent in agents:
-        answers: list[str] = []
-        for address in places.values():
-            verdict, clause = platform.judge(agent, address, size, False)
-            answers.append("yes" if verdict is Verdict.ALLOWED else Id(clause))
-        rows.append((AGENT_NAMES[agent], *answers))
+    rows = [
+        (AGENT_NAMES[agent], *(Id(clause) if clause else "yes" for clause in answers.values()))
+        for agent, answers in refused_by(platform, places, agents, size).items()
+    ]
     return Table(("who", *places), rows, caption)
 
 
@@ -161,27 +158,10 @@ def platform_map(platform: Platform, title: str = "Physical memory and its SEAM 
 
 # --- SEAMCALL
 
-WHERE: Mapping[str, Mapping[str, bool]] = {
-    "host kernel (VMX root)": {"vmx": True, "b64": True},
-    "outside VMX": {"b64": True},
-    "kernel of a legacy VM": {"vmx": True, "non_root": True, "b64": True},
-    "TDX module or P-SEAMLDR": {"vmx": True, "inSEAM": True, "b64": True},
-    "TD": {"vmx": True, "inSEAM": True, "non_root": True, "b64": True},
-    "SMM": {"vmx": True, "smm": True, "b64": True},
-}
-"""Where SEAMCALL is executed, as facts that SEAMCALL looks at."""
-
-_BASES: dict[str, Platform] = {}
-
 
 def seamcall_at(state: int, revision: Revision) -> tuple[Html, str, str]:
     """SEAMCALL in one of the 4096 states: the path through the table, the outcome, the deciding clause."""
-    if revision.name not in _BASES:
-        _BASES[revision.name] = lab.platform(revision=revision)
-    platform = put_state(_BASES[revision.name].fork(), state)
-    lp = platform.lp(platform.lps[0])
-    walk = SEAMCALL.walk(SeamcallState(platform, lp), revision)
-    outcome = seamcall(platform, lp.id)
+    walk, outcome = seamcall_in(state, revision)
     return decision_path(SEAMCALL, walk, outcome, revision), str(outcome), outcome.clause
 
 
@@ -212,64 +192,7 @@ def seamcall_explorer(**defaults: Any) -> Explorer:
     )
 
 
-def fact_words(state: int) -> str:
-    """A state number in words."""
-    facts = facts_of(state)
-    place = next(
-        (name for name, given in WHERE.items()
-         if all(facts["64bit" if k == "b64" else k] == v for k, v in given.items() if k != "b64")
-         and all(given.get(k, False) == facts[k] for k in ("vmx", "smm", "inSEAM", "non_root"))),
-        "an unreachable mode",
-    )
-    return f"{place}, CPL {3 if facts['user'] else 0}"
-
-
-def compressed(states: Sequence[int], over: Iterable[int]) -> list[dict[str, bool | None]]:
-    """States as a short list of cubes: each fact true, false, or ``None`` where it does not matter.
-
-    ``over`` is the set of states that may be given any answer to make cubes larger (none: exactly ``states``).
-    Neighbouring cubes are merged until no two can be (Quine-McCluskey without the choice of a cover, then a greedy
-    cover in a fixed order), so that the result is exact and deterministic.
-    """
-    wanted, free = set(states), set(over)
-    bits = len(INPUTS)
-    cubes = {(state, 0) for state in wanted | free}
-    prime: set[tuple[int, int]] = set()
-    while cubes:
-        merged: set[tuple[int, int]] = set()
-        used: set[tuple[int, int]] = set()
-        for value, mask in cubes:
-            for bit in range(bits):
-                flag = 1 << bit
-                if mask & flag or value & flag:
-                    continue
-                other = (value | flag, mask)
-                if other in cubes:
-                    merged.add((value, mask | flag))
-                    used |= {(value, mask), other}
-        prime |= cubes - used
-        cubes = merged
-    chosen: list[dict[str, bool | None]] = []
-    left = set(wanted)
-    while left:
-        best = max(sorted(prime), key=lambda cube: len(left & _members(cube, bits)))
-        left -= _members(best, bits)
-        value, mask = best
-        chosen.append({i.name: None if mask >> i.bit & 1 else bool(value >> i.bit & 1) for i in INPUTS})
-    return chosen
-
-
-def _members(cube: tuple[int, int], bits: int) -> set[int]:
-    value, mask = cube
-    free = [1 << bit for bit in range(bits) if mask >> bit & 1]
-    found = {value}
-    for flag in free:
-        found |= {member | flag for member in found}
-    return found
-
-
 __all__ = [
-    "AGENT_NAMES", "CAST", "EDGES", "MODES", "MODE_TONES", "WHERE", "Id", "access_matrix", "address_picture",
-    "cast_picture", "chain", "compressed", "fact_words", "is_reachable", "modes_picture", "platform_map",
-    "seamcall_at", "seamcall_explorer", "stack",
+    "AGENT_NAMES", "CAST", "EDGES", "MODES", "MODE_TONES", "access_matrix", "address_picture", "cast_picture", "chain",
+    "modes_picture", "platform_map", "seamcall_at", "seamcall_explorer", "stack",
 ]

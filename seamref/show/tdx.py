@@ -3,108 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 from seamref.arch import trace
 from seamref.arch.platform import Platform
 from seamref.arch.structures import SEAMEXTEND
+from seamref.experiments.module.memory import data_parts, filled
+from seamref.experiments.module.states import answers, sys_transitions, td_transitions
+from seamref.experiments.module.updates import tried
+from seamref.experiments.module.verifier import reference_values, svn, verifier_says
 from seamref.host import vmm
-from seamref.host.tdx_updates import SCENARIOS, Scenario, play
+from seamref.host.tdx_updates import SCENARIOS, Scenario
 from seamref.layout import Record
 from seamref.show.explorers import Explorer
 from seamref.show.html import Hex, Html
 from seamref.show.pictures import Act, Note, Region, Span, State, Transition, memory_map, sequence, state_machine
 from seamref.show.tables import Table
 from seamref.tdxmodule.core import LEAVES, View
-from seamref.tdxmodule.look import Look, td_facts
-from seamref.tdxmodule.metadata import field_id
+from seamref.tdxmodule.look import Look
 from seamref.tdxmodule.status import Recoverability
-from seamref.tdxmodule.structures import (
-    HANDOFF,
-    PAGE,
-    Hkid,
-    Lifecycle,
-    OpState,
-    SysState,
-    VcpuState,
-)
+from seamref.tdxmodule.structures import HANDOFF, SysState
 
 # --- lifecycles: states from the code's enumerations, arrows from what the code does ------------------------------
-
-STAGES = ("installed", "lp.init", "config", "tdmr.init", "shutdown")
-"""One platform for each SYS state, in the order of the states."""
-SYS_LEAVES = ("TDH.SYS.INIT", "TDH.SYS.LP.INIT", "TDH.SYS.CONFIG", "TDH.SYS.KEY.CONFIG", "TDH.SYS.UPDATE",
-              "TDH.SYS.INFO", "TDH.SYS.RD", "TDH.SYS.RDALL", "TDH.SYS.TDMR.INIT", "TDH.SYS.SHUTDOWN", "TDH.MNG.CREATE",
-              "TDH.SYS.LP.SHUTDOWN")
-
-
-@lru_cache(maxsize=8)
-def at_state(state: SysState, module: str = "1.5.05") -> Platform:
-    """A platform whose module is in this SYS state (fork it)."""
-    if state is SysState.SYSINIT_PENDING:
-        return vmm.boot(1, 2, module)
-    before = at_state(SysState(state - 1), module).fork()
-    match state:
-        case SysState.SYSINIT_DONE:
-            vmm.bring_up(before, until="lp.init")
-        case SysState.SYSCONFIG_DONE:
-            vmm.bring_up(before, until="config", start="config")
-        case SysState.SYS_READY:
-            vmm.bring_up(before, start="key.config")
-        case _:
-            vmm.must(before, 0, "TDH.SYS.SHUTDOWN", rcx=vmm.sys_rd(before, "MODULE_HV"))
-    return before
-
-
-def ask(platform: Platform, name: str) -> vmm.Answered:
-    """Call a function with operands that are good."""
-    plan = vmm.PLAN
-    match name:
-        case "TDH.SYS.CONFIG":
-            vmm.poke(platform, plan.scratch, (plan.scratch + 0x200).to_bytes(8, "little"))
-            vmm.poke(platform, plan.scratch + 0x200, plan.tdmr_info())
-            return vmm.tdh(platform, 0, name, rcx=plan.scratch, rdx=1, r8=plan.hkid)
-        case "TDH.SYS.INFO":
-            return vmm.tdh(platform, 0, name, rcx=0x2100_0000, rdx=1024, r8=0x2100_1000, r9=32)
-        case "TDH.SYS.RD":
-            return vmm.tdh(platform, 0, name, rdx=field_id("NUM_PKGS"))
-        case "TDH.SYS.RDALL":
-            return vmm.tdh(platform, 0, name, rdx=0x2100_2000, r8=(1 << 64) - 1)
-        case "TDH.SYS.TDMR.INIT":
-            return vmm.tdh(platform, 0, name, rcx=plan.tdmr_base)
-        case "TDH.MNG.CREATE":
-            return vmm.tdh(platform, 0, name, rcx=plan.first_page, rdx=plan.next_hkid)
-        case _:
-            return vmm.tdh(platform, 0, name)
 
 
 def who_may_when() -> Table:
     """Every function of the start-up in every SYS state: what it answers, on a fork of a platform in that state."""
     rows = []
-    for name in SYS_LEAVES:
-        answers = [ask(at_state(state).fork(), name) for state in SysState]
-        rows.append((f"`{name}`", *("runs" if a.ok and not a.word else str(a).removeprefix("TDX_") for a in answers)))
+    for name, said in answers().items():
+        rows.append((f"`{name}`", *("runs" if a.ok and not a.word else str(a).removeprefix("TDX_") for a in said)))
     return Table(("function", *(f"{state.value} {state.name}" for state in SysState)), rows,
                  "What each function answers in each state, TDX_ left out")
-
-
-def sys_transitions() -> list[tuple[str, str, str]]:
-    """(state, function, next state) for every call that changes the SYS state; UPDATE and its module included."""
-    found: list[tuple[str, str, str]] = []
-    for state in SysState:
-        for name in SYS_LEAVES:
-            platform = at_state(state).fork()
-            ask(platform, name)
-            after = Look(platform).state
-            if after is not state:
-                found.append((state.name, name.removeprefix("TDH."), after.name))
-    updated = at_state(SysState.SYS_SHUTDOWN).fork()
-    vmm.update(updated, "1.5.06", start="SEAMLDR.INSTALL", lps=updated.lps[:1])
-    vmm.must(updated, 1, "TDH.SYS.LP.INIT")
-    vmm.must(updated, 0, "TDH.SYS.UPDATE")
-    found.append((SysState.SYSINIT_DONE.name, "SYS.UPDATE", Look(updated).state.name))
-    return found
 
 
 def sys_machine(current: str = "") -> Html:
@@ -119,51 +48,6 @@ def sys_machine(current: str = "") -> Html:
               for a, text, b in sys_transitions()]
     return state_machine(boxes, arrows, title="States of the TDX module; each arrow is a call that was made",
                          current=current, cell=(345, 108), box=(222, 54))
-
-
-def td_transitions() -> dict[str, list[tuple[str, str, str]]]:
-    """What each function changes in a TD's life: lifecycle, OP_STATE, vCPU and KeyID, watched over a whole life."""
-    platform = at_state(SysState.SYS_READY).fork()
-    td = vmm.new_td()
-    seen: dict[str, list[tuple[str, str, str]]] = {"lifecycle": [], "OP_STATE": [], "vCPU": [], "KeyID": []}
-    last: dict[str, str] = {}
-
-    def look(name: str) -> None:
-        now = _states(platform, td)
-        for what, state in now.items():
-            if what in last and last[what] != state and (last[what], name, state) not in seen[what]:
-                seen[what].append((last[what], name, state))
-        last.update(now)
-
-    last.update(_states(platform, td))
-    for name, do in vmm.build_steps(platform, 0, td):
-        do()
-        look(name)
-    vmm.enter(platform, 0, td)
-    look("TDH.VP.ENTER")
-    vmm.leave(platform, 0)
-    look("TD exit")
-    for name, registers in (
-        ("TDH.VP.FLUSH", {"rcx": td.tdvprs[0]}), ("TDH.MNG.VPFLUSHDONE", {"rcx": td.tdr}), ("TDH.PHYMEM.CACHE.WB", {}),
-        ("TDH.MNG.KEY.FREEID", {"rcx": td.tdr}),
-    ):
-        vmm.must(platform, 0, name, **registers)
-        look(name)
-    return seen
-
-
-def _states(platform: Platform, td: vmm.Td) -> dict[str, str]:
-    look = Look(platform)
-    now = {"KeyID": Hkid(look.glob.num(f"kot[{td.hkid}].state")).name}
-    if look.pamt(td.tdr).num("type") == 0:
-        return now
-    tdr = look.tdr(td.tdr)
-    now["lifecycle"] = Lifecycle(tdr.num("lifecycle")).name
-    if tdr.num("num_tdcx") >= 6:
-        now["OP_STATE"] = OpState(look.tdcs(td.tdr).num("op_state")).name
-        if td.tdvprs and look.pamt(td.tdvprs[0]).num("type"):
-            now["vCPU"] = VcpuState(look.tdvps(td.tdvprs[0], td.tdr).num("state")).name
-    return now
 
 
 def td_machine(what: str) -> Html:
@@ -184,26 +68,10 @@ _ALIVE = ("RUNNABLE", "READY", "KEYS_CONFIGURED", "ASSIGNED")
 # --- memory -----------------------------------------------------------------------------------------------------
 
 
-def data_parts(platform: Platform) -> list[tuple[str, int, int]]:
-    """(name, base, size) of the parts of the module's data region."""
-    look = Look(platform)
-    parts = [("handoff", look.data, look.handoff_size)] if look.handoff_size else []
-    parts += [(f"processor {i}", look.data + look.handoff_size + i * look.local_size, look.local_size)
-              for i in range(look.n)]
-    at = look.glob.base
-    end = look.data + look.table.num("data_rgn_size")
-    parts += [("global data", at, end - PAGE - at), ("canary page", end - PAGE, PAGE)]
-    return parts
-
-
-def _filled(platform: Platform, base: int, size: int) -> int:
-    return size - Look(platform).dram.read(base, size).count(0)
-
-
 def data_region(platform: Platform, title: str = "The data region") -> Html:
     """The data region drawn, low addresses at the bottom; each part says how many of its bytes are not zero."""
     tones = {"handoff": "violet", "global data": "blue", "canary page": "quiet"}
-    regions = [Region(name, base, size, tones.get(name, "teal"), f"{_filled(platform, base, size)} bytes not zero")
+    regions = [Region(name, base, size, tones.get(name, "teal"), f"{filled(platform, base, size)} bytes not zero")
                for name, base, size in data_parts(platform)]
     return memory_map(regions, title=title, height=360)
 
@@ -291,17 +159,11 @@ def _short(name: str, value: Any) -> str:
             return str(value)
 
 
-def preserved(platform: Platform, td: vmm.Td) -> dict[str, Any]:
-    """Facts of a TD that an update must preserve."""
-    return td_facts(platform, td.tdr)
-
-
 def refusals(names: Iterable[str] = SCENARIOS) -> Table:
     """Scenarios played: who refused, what is left, what helps."""
     rows = []
-    for name in names:
-        scenario = SCENARIOS[name]
-        verdict = play(scenario)
+    for made in tried(names):
+        scenario, verdict = made.scenario, made.verdict
         td = verdict.td.removeprefix("not entered: ").removeprefix("TDX_")
         rows.append((
             scenario.says,
@@ -330,35 +192,6 @@ def refusal_explorer() -> Explorer:
 
 
 # --- attestation --------------------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=1)
-def reference_values() -> dict[bytes, str]:
-    """MRSEAM of every named build: what a verifier knows beforehand."""
-    from hashlib import sha384
-
-    from seamref.tdxmodule.build import BUILDS
-
-    return {sha384(vmm.image_of(name)).digest(): name for name in BUILDS}
-
-
-def svn(record: Record) -> str:
-    """major.minor of a TEE_TCB_SVN."""
-    return f"{record.seam_major_svn}.{record.seam_minor_svn}"
-
-
-def verifier_says(report: Record) -> list[tuple[str, str]]:
-    """What somebody with reference values concludes from a report, and what the report does not say."""
-    info = report.tee_tcb_info
-    created = reference_values().get(info.mrseam, "an unknown module")
-    same = info.tee_tcb_svn == info.tee_tcb_svn2
-    return [
-        ("TD was created under", f"{created}, SVN {svn(info.tee_tcb_svn)} (MRSEAM, TEE_TCB_SVN)"),
-        ("module that runs now", f"SVN {svn(info.tee_tcb_svn2)} (TEE_TCB_SVN2)"),
-        ("replaced since", "by one of the same SVN, or not at all" if same else "yes"),
-        ("identity of the module that runs now", "as created, or unknown" if same else "not in the report"),
-        ("TD's own measurement", report.tdinfo.mrtd[:8].hex() + "..."),
-    ]
 
 
 def verifier_table(**reports: Record) -> Table:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from seamref.experiments.host.recording import record
 from seamref.host.fw_upload import Terminal
 from seamref.host.image import V1
 from seamref.host.machine import blob, machine
 from seamref.host.update import round_robin
-from seamref.show.host import record, terminal, update_explorer, update_picture
+from seamref.show.host import terminal, update_explorer, update_picture
 
 
 def test_spacetime__names_states_and_calls_and_marks_failures() -> None:

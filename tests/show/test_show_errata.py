@@ -7,9 +7,8 @@ import pytest
 from seamref.arch.errata import ERRATA
 from seamref.arch.exhaustive import STATES, is_reachable, seamcall_table
 from seamref.arch.revision import REV_343754_001, REV_343754_002, SILICON
+from seamref.experiments.processor.errata import DEMONSTRATIONS, Demonstration
 from seamref.show.errata import (
-    DEMONSTRATIONS,
-    Demonstration,
     difference_rows,
     errata_table,
     every_difference,

@@ -16,6 +16,7 @@ from seamref.arch.revision import SILICON
 from seamref.arch.seam import SEAMCALL, SEAMRET, SeamcallState, seamcall
 from seamref.arch.structures import P_SYS_INFO_TABLE, SEAMEXTEND
 from seamref.errors import SeamrefError
+from seamref.experiments.processor.states import compressed
 from seamref.show import (
     Act,
     Explorer,
@@ -50,7 +51,6 @@ from seamref.show.processor import (
     access_matrix,
     address_picture,
     cast_picture,
-    compressed,
     modes_picture,
     platform_map,
     seamcall_explorer,

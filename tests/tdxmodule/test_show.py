@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from seamref.experiments.module import states, verifier
 from seamref.host import tdx_updates, vmm
 from seamref.show import tdx
 
 
 def test_show__the_state_machine_is_what_calls_were_seen_to_do() -> None:
-    assert tdx.sys_transitions() == [
+    assert states.sys_transitions() == [
         ("SYSINIT_PENDING", "SYS.INIT", "SYSINIT_DONE"),
         ("SYSINIT_DONE", "SYS.CONFIG", "SYSCONFIG_DONE"),
         ("SYSCONFIG_DONE", "SYS.KEY.CONFIG", "SYS_READY"),
@@ -18,7 +19,7 @@ def test_show__the_state_machine_is_what_calls_were_seen_to_do() -> None:
 
 
 def test_show__a_whole_TD_life_is_watched() -> None:
-    seen = tdx.td_transitions()
+    seen = states.td_transitions()
     assert [name for _, name, _ in seen["lifecycle"]] == [
         "TDH.MNG.KEY.CONFIG", "TDH.MNG.VPFLUSHDONE", "TDH.MNG.KEY.FREEID"]
     assert ("ACTIVE", "TD exit", "READY") in seen["vCPU"]
@@ -35,7 +36,7 @@ def test_show__who_may_when_row_by_row() -> None:
 
 def test_show__survivors_name_a_difference() -> None:
     platform, td = tdx_updates.running()
-    before = tdx.preserved(platform, td)
+    before = verifier.preserved(platform, td)
     same = {row[2] for row in tdx.survivors(before, before).rows}
     assert same == {"the same"}
     changed = tdx.survivors(before, {**before, "fatal": 1})
@@ -45,5 +46,5 @@ def test_show__survivors_name_a_difference() -> None:
 def test_show__the_verifier_knows_modules_by_their_MRSEAM() -> None:
     platform, td = tdx_updates.running()
     report = vmm.report_of(platform, 0, td)
-    assert tdx.verifier_says(report)[0] == ("TD was created under", "1.5.05, SVN 1.5 (MRSEAM, TEE_TCB_SVN)")
+    assert verifier.verifier_says(report)[0] == ("TD was created under", "1.5.05, SVN 1.5 (MRSEAM, TEE_TCB_SVN)")
     assert "TEE_TCB_SVN" in tdx.verifier_table(only=report).text

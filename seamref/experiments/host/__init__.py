@@ -1,0 +1,1 @@
+"""Experiments with the kernel: an update recorded step by step."""

@@ -1,0 +1,1 @@
+"""Experiments with the processor: SEAMCALL in a state, who may touch what, both sides of each erratum."""
