@@ -64,7 +64,9 @@ QUICK: dict[str, list[str]] = {
     "access": ["access", "--matrix"], "clause": ["clause", "SEAMCALL.cpl"], "event": ["event", "--kind", "nmi"],
     "explain": ["explain", "TDX_SYS_BUSY"], "install": ["install"], "install-changes": ["install", "--changes"],
     "layout": ["layout", "SEAMLDR_PARAMS"], "leaves": ["leaves"], "memory": ["memory"], "msr": ["msr"],
-    "seamcall": ["seamcall"], "seamret": ["seamret"], "plan": ["plan", "--seamldr", "1.5", "--cpu", "0xC06F2"], "boot": ["boot"], "explore": ["explore"],
+    "seamcall": ["seamcall"], "seamret": ["seamret"],
+    "plan": ["plan", "--seamldr", "1.5", "--cpu", "0xC06F2"],
+    "boot": ["boot"], "explore": ["explore"],
     "blob": ["blob", "demo"],
 }
 
