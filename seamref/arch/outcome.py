@@ -14,6 +14,7 @@ from typing import TypeAlias
 class Vector(IntEnum):
     """Exception vectors that occur here (SDM vol. 3A, table 7-1)."""
 
+    DE = 0
     DB = 1
     NMI = 2
     UD = 6
@@ -200,11 +201,15 @@ class Shutdown:
 
 @dataclass(frozen=True, slots=True)
 class TxtShutdown:
-    """A TXT shutdown ("LT-shutdown"): the platform resets, the cause is kept in TXT.ERRORCODE."""
+    """A TXT shutdown ("LT-shutdown"): the platform resets, the cause is kept in TXT.ERRORCODE.
+
+    ``vector``: the exception of authenticated code that found no IDT (UD2 is #UD), if that was the reason.
+    """
 
     cause: str
     code: int
     clause: str
+    vector: Vector | None = None
 
     def __str__(self) -> str:
         return f"TXT shutdown: {self.cause}"

@@ -7,7 +7,7 @@ authenticated code RAM (ACRAM), a copy in the processor that nobody outside can 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha384
 from typing import TYPE_CHECKING, Protocol, TypeAlias, assert_never
 
@@ -31,13 +31,13 @@ from seamref.arch.lp import (
 from seamref.arch.memory import Agent
 from seamref.arch.outcome import ExitReason, Fault, TxtShutdown, Vector, VmExit
 from seamref.arch.rsa import is_signed
-from seamref.arch.software import ENDBR64_JMP, STUB, MemoryFault, Port, Running, Ud2
+from seamref.arch.software import ENDBR64_JMP, STUB, MemoryFault, Port, Running, SoftwareFault, Ud2
 from seamref.arch.store import Store
 from seamref.arch.structures import SEAMEXTEND
 from seamref.arch.trace import InstructionEnded, WentDown
 from seamref.arch.vmx import is_canonical, vm_exit
 from seamref.errors import LayoutError, NotModelled, SeamrefError
-from seamref.spec import CHOSEN, MEASURED, Check, CheckTable, clause, implements
+from seamref.spec import CHOSEN, MEASURED, STATED, Check, CheckTable, clause, implements
 
 if TYPE_CHECKING:
     from seamref.arch.platform import Platform
@@ -409,6 +409,13 @@ def _enter(platform: Platform, lp: Lp, base: int, size: int) -> TxtShutdown | En
     entry = judged.header("EntryPoint")
     if judged.header("CodeControl") & 3 == 3 and judged.snoop_hit:
         entry = _error_entry(judged)
+    return enter_at(platform, lp, acram, base, entry)
+
+
+def enter_at(platform: Platform, lp: Lp, acram: bytes, base: int, entry: int | None = None) -> EnteredAc:
+    """ENTERACCS.effect: ``lp`` in authenticated code mode with ``acram`` from ``base``, at ``entry`` (default: the
+    header's EntryPoint).  What was judged before is not judged here."""
+    header = ACM_HEADER.decode(acram)
     lp.acram, lp.acram_base = acram, base
     lp.ACMODEFLAG = lp.smi_inhibit = lp.nmi_inhibit = True
     if not platform.txt.get("PRIVATE_STUCK"):
@@ -422,11 +429,11 @@ def _enter(platform: Platform, lp: Lp, base: int, size: int) -> TxtShutdown | En
     lp.cr4 &= ~(CR4_MCE | CR4_CET | CR4_PCIDE)
     lp.efer = 0
     lp.dr7, lp.debugctl = 0x400, 0
-    lp.gdtr_base, lp.gdtr_limit = base + judged.header("GDTBasePtr"), judged.header("GDTLimit")
-    lp.cs_selector = judged.header("SegSel")
+    lp.gdtr_base, lp.gdtr_limit = base + int(header.GDTBasePtr), int(header.GDTLimit)
+    lp.cs_selector = int(header.SegSel)
     lp.ds_selector = lp.cs_selector + 8
     lp.cs_l = False
-    lp.rip = base + entry
+    lp.rip = base + (int(header.EntryPoint) if entry is None else entry)
     lp.program = lp.program_state = None
     return EnteredAc(lp.rip, "ENTERACCS.effect")
 
@@ -536,15 +543,20 @@ def step_acm(platform: Platform, lp_id: int) -> AcStep:
     lp.program = program.name
     try:
         return program.step(platform, lp)
-    except (Ud2, MemoryFault) as error:
-        return _fatal(platform, lp, str(error))
+    except Ud2 as error:
+        return _fatal(platform, lp, Vector.UD, str(error))
+    except SoftwareFault as error:
+        return _fatal(platform, lp, error.vector, str(error))
+    except MemoryFault as error:
+        return _fatal(platform, lp, error.fault.vector, str(error))
 
 
-@implements("SMX.fatal", "a fault or UD2 in authenticated code finds a null IDT: shutdown, which in this mode is a TXT "
-            "shutdown", "NPS CodeStart.nasm; MLE TXT.ERRORCODE", CHOSEN)
-def _fatal(platform: Platform, lp: Lp, cause: str) -> TxtShutdown:
-    """SMX.fatal."""
-    return txt_shutdown(platform, lp.id, TxtCause(cause, LEGACY_SHUTDOWN.code), "SMX.fatal")
+@implements("SMX.fatal", "a fault or UD2 in authenticated code finds a null IDT: triple fault, which in this mode is a "
+            "TXT shutdown; the module's own word for its fatal errors is UD2",
+            "NPS Common64.h, Entry64.nasm; MLE TXT.ERRORCODE", STATED)
+def _fatal(platform: Platform, lp: Lp, vector: Vector, cause: str) -> TxtShutdown:
+    """SMX.fatal: ``vector`` is the exception that found no IDT."""
+    return replace(txt_shutdown(platform, lp.id, TxtCause(cause, LEGACY_SHUTDOWN.code), "SMX.fatal"), vector=vector)
 
 
 def run_acm(platform: Platform, lp_id: int) -> ExitedAc | TxtShutdown:
@@ -652,7 +664,8 @@ def send_sipi(platform: Platform, lp_id: int) -> Delivered | Discarded:
 __all__ = [
     "ACRAM_CAPACITY", "AC_PROGRAMS", "AcPort", "AcProgram", "AcRun", "AcStep", "AcmState", "CAUSES", "ENTERACCS_FAULTS",
     "ENTERACCS_MODULE", "EXITAC_FAULTS", "EnteraccsState", "EnteredAc", "ExitedAc", "GETSEC", "GetsecState", "HEADERS",
-    "Registers", "SUPPORTED_VERSION", "TxtCause", "enteraccs", "exitac", "fetch_ac_program", "getsec_capabilities",
+    "Registers", "SUPPORTED_VERSION", "TxtCause", "enter_at", "enteraccs",
+    "exitac", "fetch_ac_program", "getsec_capabilities",
     "getsec_parameters", "has_txt", "key_hash", "park_others", "register_ac_program", "reset", "run_acm", "send_sipi",
     "step_acm", "txt_shutdown", "txt_sts",
 ]

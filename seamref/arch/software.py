@@ -25,6 +25,7 @@ from seamref.arch.outcome import (
     Left,
     SeamcallOutcome,
     Shutdown,
+    Vector,
     VmFailInvalid,
     VmFailValid,
 )
@@ -101,6 +102,15 @@ class MemoryFault(Exception):
 
 class Ud2(Exception):
     """Software in SEAM executed UD2 on purpose: a fatal error.  ``cause`` is for people."""
+
+
+class SoftwareFault(Exception):
+    """An instruction of software faulted where no IDT is.  ``cause`` is for people."""
+
+    def __init__(self, vector: Vector, cause: str) -> None:
+        self.vector = vector
+        self.cause = cause
+        super().__init__(f"{vector.mnemonic}: {cause}")
 
 
 PROGRAMS: dict[bytes, Program] = {}

@@ -100,6 +100,9 @@ _CHOSEN = (
     ("guest_cs_selector", 0x0802, 4, 0x8DC),
     ("exit_interruption_info", 0x4404, 4, 0x8E0),
     ("guest_physical_address", 0x2400, 8, 0x8E8),
+    ("guest_ss_selector", 0x0804, 4, 0x8F0),
+    ("guest_fs_selector", 0x0808, 4, 0x8F4),
+    ("guest_gs_selector", 0x080A, 4, 0x8F8),
 )
 FIELDS: tuple[VmcsField, ...] = tuple(VmcsField(*row, MEASURED) for row in _MEASURED) + tuple(
     VmcsField(*row, CHOSEN) for row in _CHOSEN

@@ -322,6 +322,9 @@ def save_guest_state(lp: Lp, data: bytearray) -> None:
     put(data, "guest_gdtr_base", lp.gdtr_base)
     put(data, "guest_idtr_base", lp.idtr_base)
     put(data, "guest_cs_selector", lp.cs_selector)
+    put(data, "guest_ss_selector", lp.ss_selector)
+    put(data, "guest_fs_selector", lp.fs_selector)
+    put(data, "guest_gs_selector", lp.gs_selector)
     put(data, "guest_cs_ar", 0x809B | lp.cs_l << 13)
     put(data, "guest_ss_ar", 0xC093 | lp.cpl << 5)
     entry = get(data, "entry_ctls")
@@ -347,6 +350,9 @@ def load_guest_state(lp: Lp, data: bytearray) -> None:
     lp.gdtr_base = get(data, "guest_gdtr_base")
     lp.idtr_base = get(data, "guest_idtr_base")
     lp.cs_selector = get(data, "guest_cs_selector")
+    lp.ss_selector = get(data, "guest_ss_selector")
+    lp.fs_selector = get(data, "guest_fs_selector")
+    lp.gs_selector = get(data, "guest_gs_selector")
     lp.cs_l = bool(get(data, "guest_cs_ar") >> 13 & 1)
     lp.cpl = get(data, "guest_ss_ar") >> 5 & 3
 

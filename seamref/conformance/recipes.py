@@ -54,6 +54,10 @@ def shake_page(seed: int, page: int) -> bytes:
     return shake_128(pack("<QQ", seed, page)).digest(PAGE)
 
 
+kept_page = lru_cache(maxsize=16384)(shake_page)
+"""The same, remembered: many cases lie over the same pseudo-random memory."""
+
+
 def read_shake(value: Any, path: str) -> tuple[int, int]:
     """``[seed, size]``, checked; the bytes are not made."""
     seed, size = array(value, path, 2, 2)

@@ -63,13 +63,14 @@ def pseamldr_consts(image: Buffer, **fields: int) -> bytes:
     })
 
 
-def acm(image: Buffer, *, key: TestKey = KEY, resign: bool = True, consts: bytes | None = None,
+def acm(image: Buffer, *, key: TestKey = KEY, resign: bool = True, sign: bool = True, consts: bytes | None = None,
         revision: tuple[int, int] = (1, 5), processors: Iterable[tuple[int, int]] = FMS, **header: Any) -> bytes:
     """The ACM of NP-SEAMLDR around a P-SEAMLDR image: header version 3, info table, lists, GDT, stub, image.
 
     ``consts``     P_SEAMLDR_CONSTS to embed, by default those that fit the image
     ``revision``   of NP-SEAMLDR; ``processors``: (FMS, mask) that the module says it is for
-    ``header``     fields of ACM_HEADER to override; ``resign=False`` overrides them after signing
+    ``header``     fields of ACM_HEADER to override; ``resign=False`` overrides them after signing;
+                   ``sign=False`` leaves the signature zero (no processor would take the module)
 
     The result is a multiple of 64 bytes, as GETSEC[ENTERACCS] demands.
     """
@@ -97,7 +98,7 @@ def acm(image: Buffer, *, key: TestKey = KEY, resign: bool = True, consts: bytes
                           GDTBasePtr=gdt_at, SegSel=8, EntryPoint=entry_at, RSAPubKey=key.modulus_le)
     first = {**base, **(header if resign else {})}
     out[: ACM_HEADER.size] = ACM_HEADER.encode(first)
-    signature = {"RSASig": key.sign(signed_bytes(out))} if _can_sign(first, len(out)) else {}
+    signature = {"RSASig": key.sign(signed_bytes(out))} if sign and _can_sign(first, len(out)) else {}
     out[: ACM_HEADER.size] = ACM_HEADER.encode({**first, **signature, **header})
     return bytes(out)
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from seamref.arch import msr
 from seamref.arch.lp import CR4_LA57
+from seamref.arch.outcome import Vector
 from seamref.arch.smx import txt_sts
-from seamref.arch.software import Ud2
+from seamref.arch.software import SoftwareFault
 from seamref.arch.vmx import is_canonical
 from seamref.firmware.np_seamldr.space import is_too_small
 from seamref.firmware.np_seamldr.state import (
@@ -128,8 +129,8 @@ NP_COPY: CheckTable[Np, NpStatus] = CheckTable("NP_SEAMLDR.copy", (
     Check("NP_SEAMLDR.image_size", "CCodeRgnSize is smaller than the embedded image",
           lambda c: c.consts.CCodeRgnSize < c.build.image_size, NpStatus.EBADPARAM, CORE, MEASURED),
     Check("NP_SEAMLDR.image_wraps", "source or destination wraps the address space",
-          lambda c: c.code < 0 or c.image_source + int(c.build.image_size) > MASK64, NpStatus.EBADPARAM, CORE,
-          MEASURED),
+          lambda c: max(c.code + int(c.consts.CCodeRgnSize), c.image_source + int(c.build.image_size)) > MASK64,
+          NpStatus.EBADPARAM, CORE, MEASURED),
     Check("NP_SEAMLDR.image_overlaps", "source and destination overlap", _copies_onto_itself, NpStatus.EBADPARAM,
           CORE, MEASURED),
 ), "From here on a failure leaves P_SEAMLDR_RANGE wiped.")
@@ -152,11 +153,20 @@ def _map_table(name: str, what: str) -> CheckTable[Np, NpStatus]:
     ), "Page tables grow up from P_SEAMLDR_RANGE.base + 12 KiB.")
 
 
+NP_TEMP_GDT: CheckTable[Np, Fatal] = CheckTable("NP_SEAMLDR.exit_gdt", (
+    Check("NP_SEAMLDR.cs_null", "bits 11:3 of the caller's CS are 0: the null descriptor cannot be code",
+          lambda c: not c.is_10 and c.state.selectors[0] == 0, Fatal("CS is null", Vector.GP), SEAMLDR64, MEASURED),
+    Check("NP_SEAMLDR.ss_is_cs", "bits 11:3 of the caller's SS are not 0 and equal to those of CS: the code "
+          "descriptor was written over the stack's, and SS is loaded from it",
+          lambda c: not c.is_10 and c.state.selectors[4] not in (0, ) and c.state.selectors[4] == c.state.selectors[0],
+          Fatal("SS names the code descriptor", Vector.GP), SEAMLDR64, MEASURED),
+), "64-bit epilogue: the temporary GDT has one slot for each of the caller's selectors, CS's is written last: #GP.")
+
 NP_TABLES: dict[str, CheckTable[Np, NpStatus]] = {name: _map_table(name, what) for name, what in _MAPS}
 
 TABLES: tuple[CheckTable[Np, Any], ...] = (
     NP_ENTRY, NP_BIOS_DONE, NP_PRIVATE_SPACE, NP_COOKIE, NP_RESUME, NP_VALID, NP_MAP_TABLE, NP_SIZE, NP_PLATFORM,
-    NP_MUTEX, NP_SAME_LP, NP_LOADED, NP_ENTROPY, NP_SPACE, NP_COPY, NP_RELOCATION, *NP_TABLES.values(),
+    NP_MUTEX, NP_SAME_LP, NP_LOADED, NP_ENTROPY, NP_SPACE, NP_COPY, NP_RELOCATION, *NP_TABLES.values(), NP_TEMP_GDT,
 )
 """All conditions of NP-SEAMLDR in the order in which a launch meets them."""
 
@@ -179,4 +189,4 @@ def ask(np: Np, table: CheckTable[Np, NpStatus]) -> None:
 def demand(np: Np, table: CheckTable[Np, Fatal]) -> None:
     row = table.decide(np, np.platform.revision)
     if row is not None:
-        raise Ud2(f"{row.result.cause} ({row.id})")
+        raise SoftwareFault(row.result.vector, f"{row.result.cause} ({row.id})")

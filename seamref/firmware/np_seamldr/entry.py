@@ -50,10 +50,11 @@ def wait_for_txt(np: Np) -> None:
 
 @implements("NP_SEAMLDR.cookie_32", "up to 10 tries of RDSEED for the stack cookie", "NPS Core/Common/GsSupport.c",
             MEASURED)
-def make_cookie(np: Np) -> None:
-    """NP_SEAMLDR.cookie_32: the cookie of one of the two stacks."""
+def make_cookie(np: Np, bits: int) -> None:
+    """NP_SEAMLDR.cookie_32: the cookie of one of the two stacks, of 32 or 64 bits: RDSEED's operand is as wide."""
     for _ in range(COOKIE_TRIES):
-        np.set(cookie=np.platform.rdrand("rdseed"))
+        carry, value = np.platform.rdrand("rdseed")
+        np.set(cookie=(carry, value & (1 << bits) - 1))
         if np.state.cookie[0]:
             break
     demand(np, NP_COOKIE)
@@ -66,10 +67,10 @@ def turn_on_paging(np: Np) -> None:
     lp = np.lp
     lp.cr4 |= CR4_PAE | CR4_SMXE
     lp.cr0 = CR0_PE | CR0_NE
-    make_cookie(np)
-    np.wrmsr(0x277, PAT)
+    make_cookie(np, 32)
+    np.wrmsr(msr.PAT, PAT)
     lp.cr3 = lp.acram_base
-    lp.efer |= EFER_LME | EFER_NXE
+    np.wrmsr(msr.EFER, lp.efer | EFER_LME | EFER_NXE)
     lp.cr0 |= CR0_PG | (0 if np.is_10 else CR0_WP)
     lp.efer |= EFER_LMA
     lp.cs_selector, lp.cs_l = 0x18, True
@@ -82,7 +83,7 @@ def turn_on_paging(np: Np) -> None:
             SEAMLDR64, MEASURED)
 def enter_64bit(np: Np) -> None:
     """NP_SEAMLDR.prologue; then the resume RIP must be canonical."""
-    make_cookie(np)
+    make_cookie(np, 64)
     txt = np.platform.txt
     np.set(maps_4k=np.state.maps_4k + 1)  # the MMIO page
     txt.pop("LOCALITY3", None)

@@ -6,6 +6,7 @@ from seamref.arch import msr
 from seamref.arch.lp import CR0_WP, CR4_LA57, CR4_PAE, CR4_PGE, CR4_SMXE, RFLAGS_RESET
 from seamref.arch.smx import ExitedAc, exitac
 from seamref.arch.software import Ud2
+from seamref.firmware.np_seamldr.checks import NP_TEMP_GDT, demand
 from seamref.firmware.np_seamldr.state import CORE, SEAMLDR64, Np
 from seamref.spec import MEASURED, implements
 
@@ -21,7 +22,7 @@ def restore(np: Np) -> None:
         if state.mutex_taken:
             np.put_table("np_seamldr_mutex", 0)
         np.wrmsr(msr.SEAMRR_MASK, state.mask | 1 << 11)
-    np.wrmsr(0x8B, state.bios_sign_id)
+    np.wrmsr(msr.BIOS_SIGN_ID, state.bios_sign_id)
 
 
 @implements("NP_SEAMLDR.epilogue",
@@ -30,6 +31,7 @@ def restore(np: Np) -> None:
 def leave(np: Np) -> ExitedAc:
     """NP_SEAMLDR.epilogue: poor state, and one register that says something."""
     lp, state = np.lp, np.state
+    demand(np, NP_TEMP_GDT)
     if state.post_senter:
         np.platform.txt["LOCALITY2"] = 1
     lp.gdtr_base, lp.gdtr_limit = lp.r9, state.gdtr_limit

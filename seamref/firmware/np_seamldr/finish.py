@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from seamref.arch import msr
 from seamref.arch.structures import SEAMEXTEND
-from seamref.arch.vmcs import VMCS_SIZE, put
+from seamref.arch.vmcs import BY_NAME
 from seamref.firmware.np_seamldr.state import (
     BUFFER,
     CORE,
@@ -32,7 +32,7 @@ from seamref.spec import MEASURED, implements
             "regions' linear bases and sizes, module_region_base, acm_x2apicid and its valid flag",
             CORE, MEASURED)
 def fill_table(np: Np) -> None:
-    """NP_SEAMLDR.fill_table: row 26."""
+    """NP_SEAMLDR.fill_table."""
     c = np.consts
     regions = {
         "code": (CODE_LINEAR, c.CCodeRgnSize), "data": (DATA_LINEAR, c.CDataRgnSize),
@@ -48,10 +48,10 @@ def fill_table(np: Np) -> None:
 
 
 @implements("NP_SEAMLDR.vmcs",
-            "P-SEAMLDR's one transfer VMCS at P_SEAMLDR_RANGE.base + 4 KiB, by plain stores; IDTR and "
-            "GDTR bases stay 0", VMCS, MEASURED)
+            "P-SEAMLDR's one transfer VMCS at P_SEAMLDR_RANGE.base + 4 KiB, field by field with plain stores; IDTR "
+            "and GDTR bases stay 0", VMCS, MEASURED)
 def build_vmcs(np: Np) -> None:
-    """NP_SEAMLDR.vmcs: row 27."""
+    """NP_SEAMLDR.vmcs."""
     msrs = {address: np.rdmsr(address) for address in VMX_MSRS}
     stack, size = np.linear(STACK_LINEAR), int(np.consts.CDataStackSize)
     fields = {
@@ -65,20 +65,19 @@ def build_vmcs(np: Np) -> None:
     }
     if np.is_10:
         fields["exit_ctls"] = (msrs[0x48F] & 0xFFFFFFFF | EXIT_CONTROLS_10) & msrs[0x48F] >> 32
-    region = bytearray(VMCS_SIZE)
     for name, value in fields.items():
-        put(region, name, value)
-    np.port.write(np.range.base + PAGE, region)
+        field = BY_NAME[name]
+        np.write_int(np.range.base + PAGE + field.offset, value, field.size)
 
 
 @implements("NP_SEAMLDR.make_ready", "SEAMEXTEND := all zero but system_under_debug (MSR 503H bit 1) and "
             "p_seamldr_ready = 1: P-SEAMLDR is callable", CORE, MEASURED)
 def make_ready(np: Np) -> None:
-    """NP_SEAMLDR.make_ready: row 28; P-SEAMLDR itself is not measured."""
+    """NP_SEAMLDR.make_ready: P-SEAMLDR itself is not measured."""
     record = SEAMEXTEND.encode({
         "system_under_debug": np.rdmsr(msr.SGX_DEBUG_MODE) >> 1 & 1,
         "p_seamldr_ready": 1,
     })
     at = np.lp.acram_base + BUFFER
-    np.port.write(at, record)
+    np.write(at, record)
     np.wrmsr(msr.SEAMEXTEND_MSR, at)

@@ -2,68 +2,102 @@
 
 from __future__ import annotations
 
-from seamref.arch.software import Ud2
+from seamref.arch.outcome import Vector
+from seamref.arch.software import SoftwareFault
+from seamref.arch.structures import P_SYS_INFO_TABLE
+from seamref.errors import NotModelled
 from seamref.firmware.np_seamldr.checks import NP_COPY, NP_RELOCATION, ask
 from seamref.firmware.np_seamldr.state import CORE, ELF, MASK64, Np
+from seamref.layout import Layout
+from seamref.pseamldr.elf import ELF64_EHDR, ELF64_RELA, ELF64_SHDR, R_X86_64_RELATIVE, SHT_RELA
 from seamref.pseamldr.memory_constants import CODE_LINEAR
 from seamref.spec import MEASURED, implements
 
+MAX_ENTRIES = 1 << 20
+LINE = 64
+"""Bytes that MOVDIR64B stores; its destination must be a multiple."""
+TABLE_HALF = P_SYS_INFO_TABLE.offset_of("np_seamldr_mutex")
+"""Where MCHECK's half of P_SYS_INFO_TABLE ends and NP-SEAMLDR's begins."""
+
 
 @implements("NP_SEAMLDR.wipe",
-            "zero from P_SEAMLDR_RANGE.base to the table, and the table's last 2 KiB; MCHECK's 2 KiB "
-            "stay.  This clears the very mutex that this run holds, and acm_x2apicid", CORE, MEASURED)
+            "zero from P_SEAMLDR_RANGE.base to the table by MOVDIR64B (#GP unless 64-byte aligned), and the "
+            "table's last 2 KiB; MCHECK's 2 KiB stay.  This clears the very mutex that this run holds, "
+            "and acm_x2apicid", CORE, MEASURED)
 def wipe(np: Np) -> None:
-    """NP_SEAMLDR.wipe: row 17."""
+    """NP_SEAMLDR.wipe."""
     start = np.range.base
-    if not np.state.base <= start <= np.sysinfo:
-        raise Ud2(f"page fault at 0x{start:X}: outside the module's map of SEAMRR")
-    np.port.zero(start, np.sysinfo - start)
-    np.port.zero(np.sysinfo + 2048, 2048)
+    if start % LINE:
+        raise SoftwareFault(Vector.GP, f"MOVDIR64B to 0x{start:X}: not a multiple of {LINE}")
+    np.zero(start, LINE)
+    np.zero(start, np.sysinfo - start & MASK64)
+    np.zero(np.sysinfo + TABLE_HALF, P_SYS_INFO_TABLE.size - TABLE_HALF)
 
 
 @implements("NP_SEAMLDR.copy_image", "the embedded image to SEAMRR end - 4 KiB - CCodeRgnSize", CORE, MEASURED)
 def copy_image(np: Np) -> None:
-    """NP_SEAMLDR.copy_image: row 18."""
+    """NP_SEAMLDR.copy_image."""
     ask(np, NP_COPY)
-    np.port.write(np.code, np.port.read(np.image_source, int(np.build.image_size)))
+    np.write(np.code, np.read(np.image_source, int(np.build.image_size)))
 
 
 @implements("NP_SEAMLDR.relocate",
-            "each RELA section: 64-bit store of linear base + r_addend at r_offset", ELF, MEASURED)
+            "each RELA section: 64-bit store of linear base + r_addend at r_offset; every field of the "
+            "tables is read again after every store", ELF, MEASURED)
 def relocate(np: Np) -> None:
-    """NP_SEAMLDR.relocate: row 19, in place; the tables are read from the memory that is being patched."""
+    """NP_SEAMLDR.relocate: in place; the tables are read from the memory that is being patched."""
     np.set(failed=not _relocate_sections(np))
     ask(np, NP_RELOCATION)
 
 
 def _relocate_sections(np: Np) -> bool:
+    """``False``: a row refuses.  Every field is read anew after every store, which may have changed it."""
     base = np.linear(CODE_LINEAR)
-    e_shoff, e_shentsize, e_shnum = _image(np, 40, 8), _image(np, 58, 2), _image(np, 60, 2)
-    for i in range(e_shnum):
-        header = e_shoff + i * e_shentsize
-        if _image(np, header + 4, 4) != 4:
-            continue
-        addr, size, entsize = _image(np, header + 16, 8), _image(np, header + 32, 8), _image(np, header + 56, 8)
-        if entsize == 0:
-            if np.is_10:
-                raise Ud2("division by the section's entry size 0 (1.0)")
+    i = 0
+    while i < _ehdr(np, "e_shnum"):
+        section = _ehdr(np, "e_shoff") + i * _ehdr(np, "e_shentsize")
+        if _shdr(np, section, "sh_type") == SHT_RELA and not _relocate_section(np, section, base):
             return False
-        for k in range(size // entsize):
-            entry = addr + k * entsize
-            if _image(np, entry + 8, 8) != 8:
-                return False
-            at, addend = _image(np, entry, 8), _image(np, entry + 16, 8)
-            np.port.write_int(_image_address(np, at, 8), base + addend & MASK64)
+        i += 1
     return True
 
 
-def _image(np: Np, offset: int, size: int) -> int:
-    return np.port.read_int(_image_address(np, offset, size), size)
+def _relocate_section(np: Np, section: int, base: int) -> bool:
+    if _shdr(np, section, "sh_entsize") == 0 and not np.is_10:
+        return False
+    k = 0
+    while k < _entries(np, section):
+        if k > MAX_ENTRIES:
+            raise NotModelled(f"a relocation section of more than {MAX_ENTRIES} entries", "NP_SEAMLDR.relocate")
+        entry = _shdr(np, section, "sh_addr") + k * _shdr(np, section, "sh_entsize")
+        if _rela(np, entry, "r_info") != R_X86_64_RELATIVE:
+            return False
+        at, addend = _rela(np, entry, "r_offset"), _rela(np, entry, "r_addend")
+        np.write_int(np.code + at & MASK64, base + addend & MASK64)
+        k += 1
+    return True
 
 
-def _image_address(np: Np, offset: int, size: int) -> int:
-    """Where an offset of the image is; the module's map ends with SEAMRR, behind it is a page fault."""
-    at = np.code + offset & MASK64
-    if not np.state.base <= at <= np.end - size:
-        raise Ud2(f"page fault at 0x{at:X}: outside the module's map of SEAMRR")
-    return at
+def _entries(np: Np, section: int) -> int:
+    size, one = _shdr(np, section, "sh_size"), _shdr(np, section, "sh_entsize")
+    if one == 0:
+        raise SoftwareFault(Vector.DE, "division by a relocation section's entry size 0")
+    return size // one
+
+
+def _field(np: Np, layout: Layout, offset: int, name: str) -> int:
+    """A field of a structure at an offset of the image as it lies in P_SEAMLDR_RANGE."""
+    kind, at = layout.resolve(name)
+    return np.read_int(np.code + offset + at & MASK64, kind.size)
+
+
+def _ehdr(np: Np, name: str) -> int:
+    return _field(np, ELF64_EHDR, 0, name)
+
+
+def _shdr(np: Np, section: int, name: str) -> int:
+    return _field(np, ELF64_SHDR, section, name)
+
+
+def _rela(np: Np, entry: int, name: str) -> int:
+    return _field(np, ELF64_RELA, entry, name)

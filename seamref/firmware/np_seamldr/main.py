@@ -25,8 +25,8 @@ from seamref.spec import MEASURED, implements
             "BIOS_SIGN_ID kept before the first CPUID; IA32_MISC_ENABLE kept, its bit 22 cleared",
             CORE, MEASURED)
 def keep_msrs(np: Np) -> None:
-    """NP_SEAMLDR.keep_msrs: rows 1 and 2 of the main flow."""
-    np.set(bios_sign_id=np.rdmsr(0x8B), misc_enable=np.rdmsr(msr.MISC_ENABLE))
+    """NP_SEAMLDR.keep_msrs."""
+    np.set(bios_sign_id=np.rdmsr(msr.BIOS_SIGN_ID), misc_enable=np.rdmsr(msr.MISC_ENABLE))
     np.wrmsr(msr.MISC_ENABLE, np.state.misc_enable & ~(1 << 22))
     largest = cpuid(np.platform, np.lp, 0x80000000).eax
     width = cpuid(np.platform, np.lp, 0x80000008).eax & 0xFF if largest >= 0x80000008 else 36
@@ -69,7 +69,7 @@ def open_seamrr(np: Np) -> None:
             "P_SYS_INFO_TABLE by one 4 KiB page, SEAMRR by 2 MiB pages, in the module's own tables",
             CORE, MEASURED)
 def map_seamrr(np: Np) -> None:
-    """NP_SEAMLDR.map_own: rows 6 to 8."""
+    """NP_SEAMLDR.map_own."""
     ask(np, NP_MAP_TABLE)
     np.set(maps_4k=np.state.maps_4k + 1)
     ask(np, NP_SIZE)
@@ -80,23 +80,23 @@ def map_seamrr(np: Np) -> None:
             "number of sockets, same model in all, version 0: what MCHECK wrote is judged before "
             "the mutex", CORE, MEASURED)
 def check_platform(np: Np) -> None:
-    """NP_SEAMLDR.read_table: rows 9 to 11."""
+    """NP_SEAMLDR.read_table."""
     ask(np, NP_PLATFORM)
 
 
 @implements("NP_SEAMLDR.take_mutex", "compare-exchange of the low byte of np_seamldr_mutex, 0 -> 1", CORE, MEASURED)
 def take_mutex(np: Np) -> None:
-    """NP_SEAMLDR.take_mutex: row 12."""
+    """NP_SEAMLDR.take_mutex."""
     at = np.sysinfo + P_SYS_INFO_TABLE.offset_of("np_seamldr_mutex")
-    np.set(failed=np.port.read_int(at, 1) != 0)
+    np.set(failed=np.read_int(at, 1) != 0)
     ask(np, NP_MUTEX)
-    np.port.write_int(at, 1, 1)
+    np.write_int(at, 1, 1)
     np.set(mutex_taken=True)
 
 
 @implements("NP_SEAMLDR.may_reload", "the processor of the first launch, and nothing loaded", CORE, MEASURED)
 def check_reload(np: Np) -> None:
-    """NP_SEAMLDR.may_reload: rows 13 and 14."""
+    """NP_SEAMLDR.may_reload."""
     ask(np, NP_SAME_LP)
     np.wrmsr(msr.SEAMEXTEND_MSR, np.lp.acram_base + BUFFER | 1)
     ask(np, NP_LOADED)
@@ -104,7 +104,7 @@ def check_reload(np: Np) -> None:
 
 @implements("NP_SEAMLDR.draw_aslr", "ASLR = (16 bits of RDSEED & 7FFCH) << 32: address bits 34 to 46", CORE, MEASURED)
 def draw_aslr(np: Np) -> None:
-    """NP_SEAMLDR.draw_aslr: row 15."""
+    """NP_SEAMLDR.draw_aslr."""
     carry, value = np.platform.rdrand("rdseed")
     np.set(seed=(carry, value & 0xFFFF))
     ask(np, NP_ENTROPY)
@@ -114,5 +114,5 @@ def draw_aslr(np: Np) -> None:
 
 @implements("NP_SEAMLDR.fits", "P_SEAMLDR_RANGE must hold everything, by the size formula", CORE, MEASURED)
 def check_size(np: Np) -> None:
-    """NP_SEAMLDR.fits: row 16, the last one that leaves everything as it was."""
+    """NP_SEAMLDR.fits: the last one that leaves everything as it was."""
     ask(np, NP_SPACE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from struct import pack
 
 from seamref.firmware.np_seamldr.checks import NP_TABLES, ask
 from seamref.firmware.np_seamldr.state import (
@@ -14,6 +15,7 @@ from seamref.firmware.np_seamldr.state import (
     LEAF_RW,
     LEAF_RW_USER,
     LEAF_SHADOW,
+    MASK64,
     MIB2,
     MODULE_LINEAR,
     PAGE,
@@ -45,21 +47,27 @@ def _entry_of(np: Np, linear: int, leaf_level: int, pd_entry: int) -> int:
         at = table + (linear >> level & 0x1FF) * 8
         if level == leaf_level:
             return at
-        entry = np.port.read_int(at)
+        entry = np.read_int(at)
         if entry == 0:
             if np.state.next_table >= np.data:
                 raise NoTables
             entry = np.state.next_table | (pd_entry if level == 21 else TABLE_ENTRY)
-            np.port.write_int(at, entry)
+            np.write_int(at, entry)
             np.set(next_table=np.state.next_table + PAGE)
         table = entry & ADDRESS
     return table + (linear >> 12 & 0x1FF) * 8
 
 
-def _map(np: Np, linear: int, physical: int, size: int, leaf: int, pd_entry: int = TABLE_ENTRY) -> None:
-    for at in range(0, size, PAGE):
-        entry = _entry_of(np, linear + at, 12, pd_entry)
-        np.port.write_int(entry, physical + at | leaf)
+def _map(np: Np, linear: int, physical: int, pages: int, leaf: int, pd_entry: int = TABLE_ENTRY) -> None:
+    """``pages`` pages of 4 KiB; the entries of one table are stored together."""
+    at = 0
+    while at < pages:
+        first = linear + at * PAGE & MASK64
+        count = min(pages - at, 512 - (first >> 12 & 0x1FF))
+        entry = _entry_of(np, first, 12, pd_entry)
+        values = (physical + (at + i) * PAGE & MASK64 | leaf for i in range(count))
+        np.write(entry, pack(f"<{count}Q", *values))
+        at += count
 
 
 def mapping_step(name: str, build: Callable[[Np], None]) -> Callable[[Np], None]:
@@ -80,56 +88,58 @@ def mapping_step(name: str, build: Callable[[Np], None]) -> Callable[[Np], None]
 
 @implements("NP_SEAMLDR.map_code", "image pages, present and executable, read-only", PAGING, MEASURED)
 def map_code(np: Np) -> None:
-    """NP_SEAMLDR.map_code: row 20; the image's size counts, not CCodeRgnSize."""
-    _map(np, np.linear(CODE_LINEAR), np.code, int(np.build.image_size), LEAF_CODE)
+    """NP_SEAMLDR.map_code: the image's whole pages count, not CCodeRgnSize."""
+    _map(np, np.linear(CODE_LINEAR), np.code, int(np.build.image_size) // PAGE, LEAF_CODE)
 
 
 @implements("NP_SEAMLDR.map_stacks", "data stack read-write, then the shadow stack's page", PAGING, MEASURED)
 def map_stacks(np: Np) -> None:
-    """NP_SEAMLDR.map_stacks: row 21."""
-    size = int(np.consts.CDataStackSize)
-    _map(np, np.linear(STACK_LINEAR), np.stack, size, LEAF_RW)
-    _map(np, np.linear(STACK_LINEAR) + size, np.stack + size, SHADOW_STACK, LEAF_SHADOW)
+    """NP_SEAMLDR.map_stacks."""
+    pages = np.stack_pages
+    _map(np, np.linear(STACK_LINEAR), np.stack, pages, LEAF_RW)
+    _map(np, np.linear(STACK_LINEAR) + pages * PAGE, np.stack + pages * PAGE, SHADOW_STACK // PAGE, LEAF_SHADOW)
 
 
 @implements("NP_SEAMLDR.map_keyholes", "tables for 512 pages whose leaves are 0; those tables are mapped as key-edit",
             PAGING, MEASURED)
 def map_keyholes(np: Np) -> None:
-    """NP_SEAMLDR.map_keyholes: row 22; P-SEAMLDR maps a page by writing a leaf through the key-edit region."""
+    """NP_SEAMLDR.map_keyholes: P-SEAMLDR maps a page by writing a leaf through the key-edit region."""
     edit, last = np.linear(KEYEDIT_LINEAR), None
-    for at in range(0, int(np.consts.CKeyholeRgnSize), PAGE):
-        entry = _entry_of(np, np.linear(KEYHOLE_LINEAR) + at, 12, KEYHOLE_TABLE_ENTRY)
-        np.port.write_int(entry, 0)
+    page, pages = 0, int(np.consts.CKeyholeRgnSize) // PAGE
+    while page < pages:
+        linear = np.linear(KEYHOLE_LINEAR) + page * PAGE & MASK64
+        count = min(pages - page, 512 - (linear >> 12 & 0x1FF))
+        entry = _entry_of(np, linear, 12, KEYHOLE_TABLE_ENTRY)
+        np.zero(entry, 8 * count)
         if entry & ADDRESS != last:
             last = entry & ADDRESS
-            _map(np, edit, last, PAGE, LEAF_RW_USER)
+            _map(np, edit, last, 1, LEAF_RW_USER)
             edit += PAGE
+        page += count
 
 
 @implements("NP_SEAMLDR.map_data", "data region read-write", PAGING, MEASURED)
 def map_data(np: Np) -> None:
-    """NP_SEAMLDR.map_data: row 23."""
-    _map(np, np.linear(DATA_LINEAR), np.data, int(np.consts.CDataRgnSize), LEAF_RW)
+    """NP_SEAMLDR.map_data."""
+    _map(np, np.linear(DATA_LINEAR), np.data, int(np.consts.CDataRgnSize) // PAGE, LEAF_RW)
 
 
 @implements("NP_SEAMLDR.map_table", "P_SYS_INFO_TABLE read-only", PAGING, MEASURED)
 def map_table(np: Np) -> None:
-    """NP_SEAMLDR.map_table: row 24."""
-    _map(np, np.linear(SYSINFO_LINEAR), np.sysinfo, PAGE, LEAF_RO)
+    """NP_SEAMLDR.map_table."""
+    _map(np, np.linear(SYSINFO_LINEAR), np.sysinfo, 1, LEAF_RO)
 
 
 @implements("NP_SEAMLDR.map_module",
-            "SEAMRR.base + (size - P_SEAMLDR_RANGE.size): 2 MiB pages while they end at or below "
-            "P_SEAMLDR_RANGE, then 4 KiB pages", PAGING, MEASURED)
+            "SEAMRR.base + (size - P_SEAMLDR_RANGE.size mod 2^64): as many 2 MiB pages as fit, while they end at or "
+            "below P_SEAMLDR_RANGE, then 4 KiB pages, rounded down", PAGING, MEASURED)
 def map_module(np: Np) -> None:
-    """NP_SEAMLDR.map_module: row 25."""
+    """NP_SEAMLDR.map_module."""
     held = np.range
-    at, size = 0, np.state.size - held.size
-    while at < size:
-        linear, physical = np.linear(MODULE_LINEAR) + at, np.state.base + at
-        if physical + MIB2 <= held.base:
-            np.port.write_int(_entry_of(np, linear, 21, TABLE_ENTRY), physical | LEAF_2M)
-            at += MIB2
-        else:
-            np.port.write_int(_entry_of(np, linear, 12, TABLE_ENTRY), physical | LEAF_RW)
-            at += PAGE
+    size = np.state.size - held.size & MASK64
+    at, large = 0, size // MIB2
+    while large and np.state.base + at + MIB2 <= held.base:
+        np.write_int(_entry_of(np, np.linear(MODULE_LINEAR) + at, 21, TABLE_ENTRY), np.state.base + at | LEAF_2M)
+        at += MIB2
+        large -= 1
+    _map(np, np.linear(MODULE_LINEAR) + at, np.state.base + at, (size - at) // PAGE, LEAF_RW)

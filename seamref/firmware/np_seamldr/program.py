@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from seamref.arch.lp import Lp
 from seamref.arch.outcome import TxtShutdown
 from seamref.arch.smx import AcStep, ExitedAc, register_ac_program, step_acm
-from seamref.arch.software import MemoryFault, Running, Ud2
+from seamref.arch.software import MemoryFault, Running, SoftwareFault
 from seamref.arch.trace import Step
 from seamref.errors import SeamrefError
 from seamref.firmware.acm import NP_SEAMLDR_PROGRAM
@@ -134,7 +134,7 @@ def advance(platform: Platform, lp: Lp) -> AcStep:
         np.set(status=int(refused.status), decided=refused.clause)
         left, following, detail = None, EXIT, str(refused)
     except MemoryFault as fault:
-        raise Ud2(f"{step.name}: {fault}") from fault
+        raise SoftwareFault(fault.fault.vector, f"{step.name}: {fault}") from fault
     if platform.listeners:
         platform.emit(Step(lp.id, COMPONENT, step.name, detail))
     if left is not None:

@@ -13,7 +13,7 @@ from seamref.spec import MEASURED, implements
 def needed_size(np: Np) -> int:
     """NP_SEAMLDR.size_formula: bytes of P_SEAMLDR_RANGE that the layout needs."""
     c = np.consts
-    stack = int(c.CDataStackSize) + SHADOW_STACK
+    stack = int(c.CDataStackSize) + SHADOW_STACK & MASK64
     module = np.state.size - np.range.size & MASK64
     regions = (c.CDataRgnSize, c.CCodeRgnSize, stack, c.CKeyholeRgnSize, c.CKeyholeEditRgnSize, PAGE, module)
     paging = PAGE * (sum(table_pages(int(r)) for r in regions) + 1)

@@ -11,9 +11,9 @@ from seamref.arch.acm import ACM_HEADER
 from seamref.arch.cpuid import cpuid
 from seamref.arch.lp import Lp
 from seamref.arch.memory import Range
-from seamref.arch.outcome import Fault
+from seamref.arch.outcome import Fault, Vector
 from seamref.arch.smx import AcPort
-from seamref.arch.software import STUB, Ud2
+from seamref.arch.software import STUB, SoftwareFault
 from seamref.arch.structures import P_SYS_INFO_TABLE, SEAMEXTEND
 from seamref.firmware.acm import NP_SEAMLDR_BUILD
 from seamref.layout import Record
@@ -54,7 +54,8 @@ EXIT_CONTROLS_10 = 0x573C0204
 """1.0 does not ask for "load IA32_PERF_GLOBAL_CTRL" on exit."""
 
 BUFFER = 0x400
-"""Offset in the module of the 256-aligned SEAMEXTEND buffer: in the scratch area (chosen)."""
+"""Offset in the module of the 256-aligned SEAMEXTEND buffer: in the scratch area (chosen; the real module has two, one
+among its 64-bit data for the copy out, one on its stack for the copy in)."""
 
 
 class NpStatus(IntEnum):
@@ -83,12 +84,13 @@ class Returned:
 
 @dataclass(frozen=True, slots=True)
 class Fatal:
-    """UD2 with a null IDT: no status, the platform resets."""
+    """An exception with a null IDT: no status, the platform resets.  The module's own fatal errors are UD2."""
 
     cause: str
+    vector: Vector = Vector.UD
 
     def __str__(self) -> str:
-        return "UD2: reset"
+        return f"{'UD2' if self.vector is Vector.UD else self.vector.mnemonic}: reset"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,12 +171,12 @@ class Np:
     def table(self, path: str) -> int:
         """An integer field of P_SYS_INFO_TABLE."""
         kind, at = P_SYS_INFO_TABLE.resolve(path)
-        return self.port.read_int(self.sysinfo + at, kind.size)
+        return self.read_int(self.sysinfo + at, kind.size)
 
     def put_table(self, path: str, value: int) -> None:
         """Replace an integer field of P_SYS_INFO_TABLE."""
         kind, at = P_SYS_INFO_TABLE.resolve(path)
-        self.port.write_int(self.sysinfo + at, value, kind.size)
+        self.write_int(self.sysinfo + at, value, kind.size)
 
     @property
     def range(self) -> Range:
@@ -189,18 +191,23 @@ class Np:
     @property
     def code(self) -> int:
         """Physical address of P-SEAMLDR's code region."""
-        return self.end - PAGE - int(self.consts.CCodeRgnSize)
+        return self.end - PAGE - int(self.consts.CCodeRgnSize) & MASK64
 
     @property
     def data(self) -> int:
         """Physical address of P-SEAMLDR's data region, the lowest of the four at the end of SEAMRR."""
         c = self.consts
-        return self.code - SHADOW_STACK - int(c.CDataStackSize) - int(c.CDataRgnSize)
+        return self.code - SHADOW_STACK - int(c.CDataStackSize) - int(c.CDataRgnSize) & MASK64
 
     @property
     def stack(self) -> int:
         """Physical address of the data stack; the shadow stack's page is above it."""
-        return self.code - SHADOW_STACK - int(self.consts.CDataStackSize)
+        return self.code - SHADOW_STACK - int(self.consts.CDataStackSize) & MASK64
+
+    @property
+    def stack_pages(self) -> int:
+        """Pages of the data stack as the module's loop counts them: the low 32 bits of CDataStackSize, rounded down."""
+        return (int(self.consts.CDataStackSize) & 0xFFFFFFFF) // PAGE
 
     def linear(self, base: int) -> int:
         """A region's linear base with ASLR."""
@@ -210,19 +217,52 @@ class Np:
         """CPUID 1FH, subleaf 1, EDX."""
         return cpuid(self.platform, self.lp, 0x1F, 1).edx
 
+    # --- memory: the module's own page tables hold its ACM, SEAMRR and the page of P_SYS_INFO_TABLE, 1:1
+
+    def _reach(self, at: int, size: int, write: bool) -> None:
+        state, lp = self.state, self.lp
+        if state.base <= at <= self.end - size or self.sysinfo <= at <= self.end - size:
+            return
+        if lp.acram is not None and lp.acram_base <= at <= lp.acram_base + len(lp.acram) - size:
+            return
+        raise SoftwareFault(Vector.PF, f"{'writing' if write else 'reading'} 0x{at:X}: not in the module's page tables")
+
+    def read(self, at: int, size: int) -> bytes:
+        """NP_SEAMLDR.own_tables: ``size`` bytes through the module's page tables."""
+        self._reach(at, size, False)
+        return self.port.read(at, size)
+
+    def write(self, at: int, data: bytes | bytearray) -> None:
+        """NP_SEAMLDR.own_tables: bytes through the module's page tables."""
+        self._reach(at, len(data), True)
+        self.port.write(at, data)
+
+    def zero(self, at: int, size: int) -> None:
+        """NP_SEAMLDR.own_tables: zeros through the module's page tables."""
+        self._reach(at, size, True)
+        self.port.zero(at, size)
+
+    def read_int(self, at: int, size: int = 8) -> int:
+        """A little-endian integer."""
+        return int.from_bytes(self.read(at, size), "little")
+
+    def write_int(self, at: int, value: int, size: int = 8) -> None:
+        """A store of ``size`` bytes: what does not fit into them is lost, as in a register."""
+        self.write(at, (value & (1 << 8 * size) - 1).to_bytes(size, "little"))
+
     def rdmsr(self, address: int) -> int:
         """RDMSR; a fault finds no IDT."""
         value = msr.rdmsr(self.platform, self.lp.id, address)
         if isinstance(value, Fault):
-            raise Ud2(f"RDMSR 0x{address:X}: {value} ({value.clause})")
+            raise SoftwareFault(value.vector, f"RDMSR 0x{address:X} ({value.clause})")
         return value
 
     def wrmsr(self, address: int, value: int) -> None:
         """WRMSR; a fault finds no IDT."""
         outcome = msr.wrmsr(self.platform, self.lp.id, address, value)
         if isinstance(outcome, Fault):
-            raise Ud2(f"WRMSR 0x{address:X}: {outcome} ({outcome.clause})")
+            raise SoftwareFault(outcome.vector, f"WRMSR 0x{address:X} ({outcome.clause})")
 
     def seamextend(self) -> Record:
         """The register as it was copied out to the buffer in the module."""
-        return SEAMEXTEND.decode(self.port.read(self.lp.acram_base + BUFFER, SEAMEXTEND.size))
+        return SEAMEXTEND.decode(self.read(self.lp.acram_base + BUFFER, SEAMEXTEND.size))
