@@ -1,9 +1,5 @@
 """Let somebody touch a physical address and say what becomes of it.
 
-    python -m seamref access host 0x7C001000
-    python -m seamref access td 0x100000 --keyid 33 --write
-    python -m seamref access --matrix
-
 The platform is prepared for the experiment: SEAMRR 0x7C000000 to 0x7FFFFFFF, P_SEAMLDR_RANGE its last 4 MiB, six
 KeyID bits, of which one is TDX private.
 """

@@ -1,13 +1,4 @@
-"""Boot a platform from reset to a callable P-SEAMLDR, whole, step by step, or with something broken.
-
-    python -m seamref boot --sockets 2 --lps 4
-    python -m seamref boot --break unlocked --trace
-    python -m seamref boot --every-break
-    python -m seamref boot --update 5 --last 3
-    python -m seamref boot --attacks bios
-
-Exit code 1: the chain stopped before P-SEAMLDR answered.
-"""
+"""Boot a platform from reset to a callable P-SEAMLDR, whole, step by step, or with something broken."""
 
 from __future__ import annotations
 

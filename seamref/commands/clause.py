@@ -1,6 +1,6 @@
 """What a clause demands, where that is said, how well it is known, and which functions carry it.
 
-Without an id every clause is listed; with one, or a part of one, those that match.  Exit code 1: nothing carries it.
+Without an id every clause is listed; with one, or a part of one, those that match.
 """
 
 from __future__ import annotations

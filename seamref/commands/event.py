@@ -1,8 +1,4 @@
-"""Let an event arrive at a processor and say what happens there and on the others.
-
-    python -m seamref event                       every event in every mode
-    python -m seamref event --kind mc --mode seam
-"""
+"""Let an event arrive at a processor and say what happens there and on the others."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Run a whole INSTALL session on a platform that is made for it, and say what every call answered.
 
 A module of the book's own is signed with a test key; any field of its sigstruct or of SEAMLDR_PARAMS can be changed.
---every-refusal and --unrecoverable run one attempt for each row of P-SEAMLDR's check tables.  Exit code 1: refused.
+--every-refusal and --unrecoverable run one attempt for each row of P-SEAMLDR's check tables.
 """
 
 from __future__ import annotations

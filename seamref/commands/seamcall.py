@@ -1,7 +1,5 @@
 """Execute SEAMCALL in a described state and say what happens, which clause decides, and by which path.
 
-    python -m seamref seamcall --mode guest --cpl 3 --revision 343754-002
-
 The platform is prepared for the experiment (seamref.arch.lab): SEAMRR on, both modules loaded, VMX on.  Options take
 something away or change where the instruction is executed.
 """

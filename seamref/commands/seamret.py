@@ -1,8 +1,4 @@
-"""Call the TDX module or P-SEAMLDR and look at the host's current VMCS afterwards.
-
-    python -m seamref seamret                      both targets on every revision and kind of part
-    python -m seamref seamret --from p-seamldr --keeps-vmcs
-"""
+"""Call the TDX module or P-SEAMLDR and look at the host's current VMCS afterwards."""
 
 from __future__ import annotations
 

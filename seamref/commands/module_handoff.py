@@ -1,8 +1,4 @@
-"""What TDH.SYS.SHUTDOWN leaves behind, and which module may take it.
-
-    python -m seamref tdx-handoff                  the data of a platform with one TD: header, fields, who checks
-    python -m seamref tdx-handoff --pairs          every pair of named builds, tried
-"""
+"""What TDH.SYS.SHUTDOWN leaves behind, and which module may take it."""
 
 from __future__ import annotations
 

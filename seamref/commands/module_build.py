@@ -1,7 +1,4 @@
-"""Replace the module while a TD is being built: the MRTD that comes out, and what newer modules do instead.
-
-    python -m seamref tdx-build
-"""
+"""Replace the module while a TD is being built: the MRTD that comes out, and what newer modules do instead."""
 
 from __future__ import annotations
 

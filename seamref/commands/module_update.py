@@ -1,8 +1,4 @@
-"""Module updates that go well and that do not: what was refused, by whom, what is left, what helps.
-
-    python -m seamref tdx-update                   all scenarios
-    python -m seamref tdx-update "TD runs"         one of them
-"""
+"""Module updates that go well and that do not: what was refused, by whom, what is left, what helps."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The whole story: boot, install 1.5.05, build and run two TDs, update to 1.5.06, they go on, their reports verify.
-
-    python -m seamref tdx-story                    2 processors
-    python -m seamref tdx-story --sockets 4 --lps 16 --to 1.5.16
-"""
+"""The whole story: boot, install 1.5.05, build and run two TDs, update to 1.5.06, they go on, their reports verify."""
 
 from __future__ import annotations
 
