@@ -134,9 +134,9 @@ def command_parser(name: str) -> tuple[Parser, ModuleType]:
     end = ["examples:", *(f"    {line}" for line in examples), ""] if examples else []
     no = f"1 {NO[name]}; " if name in NO else ""
     end.append(f"exit codes: 0; {no}2 bad input, said in one line")
-    parser = Parser(prog=f"{prog} {name}", description=text, epilog="\n".join(end),
-                    formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog=f"{prog} {name}", description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     module.add_arguments(parser)
+    parser.epilog = "\n\n".join(part for part in (parser.epilog or "", "\n".join(end)) if part)
     return parser, module
 
 

@@ -65,7 +65,7 @@ QUICK: dict[str, list[str]] = {
     "explain": ["explain", "TDX_SYS_BUSY"], "install": ["install"], "install-changes": ["install", "--changes"],
     "layout": ["layout", "SEAMLDR_PARAMS"], "leaves": ["leaves"], "memory": ["memory"], "msr": ["msr"],
     "seamcall": ["seamcall"], "seamret": ["seamret"],
-    "plan": ["plan", "--seamldr", "1.5", "--cpu", "0xC06F2"],
+    "plan": ["plan", "--seamldr", "1.5.00", "--cpu", "0xC06F2"],
     "boot": ["boot"], "explore": ["explore"],
     "blob": ["blob", "demo"],
 }

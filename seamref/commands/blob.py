@@ -1,21 +1,27 @@
-"""TDX-BLOB files: put together, take apart, convert between formats 1.0 and 2.0, check.
+"""TDX-BLOB files: put together, take apart, convert between formats 1.0 and 2.0, check, and mint for tests.
 
 Every published image is 1.0; the merged kernel takes only 2.0.  Converting changes the header only and is undone by
-converting back.  `check` exits with 1 when a rule of the format, or the kernel asked about, refuses the file.
+converting back.  `mint` writes a module that runs here, signed by the key that the tests use.  `check` exits with 1
+when a rule of the format, or the kernel asked about, refuses the file.
+
+A file is written whole or not at all, never over an input, and over a file that is there only with --force; `-` is
+standard input or output.
 """
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+import sys
 
-HELP = "join, split, convert and check TDX-BLOB files (1.0 and 2.0)"
+HELP = "join, split, convert, check and mint TDX-BLOB files (1.0 and 2.0)"
+LARGEST = 16 << 20
+"""Bytes of a TDX-BLOB.  496 module pages, the most that INSTALL takes, are 2 MiB; what is far beyond is not read."""
 FORMATS = {"1": 0x100, "1.0": 0x100, "2": 0x200, "2.0": 0x200}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommands."""
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="join|split|convert|check|demo")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="join|split|convert|check|mint|demo")
     join = verbs.add_parser("join", help="module image and sigstruct to a blob")
     join.add_argument("module", metavar="BIN")
     join.add_argument("sigstruct", metavar="SIGSTRUCT")
@@ -31,41 +37,75 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     convert.add_argument("--to", choices=sorted(FORMATS), help="default: the other one")
     check = verbs.add_parser("check", help="rules of the format, and what kernels make of it")
     check.add_argument("blob", metavar="BLOB")
+    minted = verbs.add_parser("mint", help="a test image, signed by the tests' key: TDX-BLOB, module or sigstruct")
+    minted.add_argument("out", metavar="OUT")
+    minted.add_argument("--build", default="1.5.16", metavar="BUILD", help="a module build that runs here (1.5.16)")
+    minted.add_argument("--as", dest="part", choices=["blob", "module", "sigstruct"], default="blob")
+    minted.add_argument("--format", choices=sorted(FORMATS), default="1.0")
+    for writer in (join, split, convert, minted):
+        writer.add_argument("--force", action="store_true", help="replace a file that is there")
     verbs.add_parser("demo", help="a test image in both formats, before every kernel, and converted there and back")
     check.add_argument("--kernel", metavar="VERSION", help="exit code by this kernel: v1 to v10 or merged")
 
 
 def run(args: argparse.Namespace) -> int:
     """Do it."""
+    from seamref.commands import _files as files
     from seamref.errors import SeamrefError
     from seamref.host import image
 
-    if args.verb == "join":
-        made = image.build(Path(args.sigstruct).read_bytes(), Path(args.module).read_bytes(), FORMATS[args.format])
-        Path(args.out).write_bytes(made)
-        print(f"{args.out}: {_name(image.format_of(made))}, {len(made)} bytes")
-        return 0
     if args.verb == "demo":
         return _demo()
-    data = Path(args.blob).read_bytes()
+    if args.verb == "mint":
+        return _mint(args)
+    if args.verb == "join":
+        made = image.build(files.read(args.sigstruct), files.read(args.module), FORMATS[args.format])
+        files.write(args.out, made, force=args.force, inputs=(args.sigstruct, args.module))
+        _said(f"{files.named(args.out)}: {_name(image.format_of(made))}, {len(made)} bytes", args.out)
+        return 0
+    data = files.read(args.blob, limit=LARGEST)
     if args.verb == "check":
-        return _check(args.blob, data, args.kernel)
+        return _check(files.named(args.blob), data, args.kernel)
     try:
         version = image.format_of(data)
         blob = image.parse(data)
-        if args.verb == "split":
-            Path(args.module).write_bytes(blob.module)
-            Path(args.sigstruct).write_bytes(blob.sigstruct)
-            print(f"{args.module}: {len(blob.module)} bytes; {args.sigstruct}: {len(blob.sigstruct)} bytes")
-            return 0
         other = image.V2 if version == image.V1 else image.V1
-        made = image.convert(data, FORMATS[args.to] if args.to else other)
-        if image.convert(made, blob.version) != data:
+        made = data if args.verb == "split" else image.convert(data, FORMATS[args.to] if args.to else other)
+        if args.verb == "convert" and image.convert(made, blob.version) != data:
             raise SeamrefError("the conversion would not be undone by converting back")
     except SeamrefError as error:
-        raise SeamrefError(f"{args.blob}: {error}") from None
-    Path(args.out).write_bytes(made)
-    print(f"{args.out}: {_name(image.format_of(made))}, {len(made)} bytes; converting back gives {args.blob} again")
+        raise SeamrefError(f"{files.named(args.blob)}: {error}") from None
+    if args.verb == "split":
+        files.write_all([(args.module, blob.module), (args.sigstruct, blob.sigstruct)], force=args.force,
+                        inputs=(args.blob,))
+        _said(f"{files.named(args.module)}: {len(blob.module)} bytes; "
+              f"{files.named(args.sigstruct)}: {len(blob.sigstruct)} bytes", args.module, args.sigstruct)
+        return 0
+    files.write(args.out, made, force=args.force, inputs=(args.blob,))
+    _said(f"{files.named(args.out)}: {_name(image.format_of(made))}, {len(made)} bytes; "
+          f"converting back gives {files.named(args.blob)} again", args.out)
+    return 0
+
+
+def _said(line: str, *outputs: str) -> None:
+    """Say what was made; on standard error where an output is standard output."""
+    print(line, file=sys.stderr if "-" in outputs else sys.stdout)
+
+
+def _mint(args: argparse.Namespace) -> int:
+    """A module build that this machine can run, as a file."""
+    from seamref.commands import _files as files
+    from seamref.commands._names import pick
+    from seamref.host import image
+    from seamref.host.machine import blob
+    from seamref.tdxmodule.build import BUILDS
+
+    whole = blob(pick(args.build, BUILDS, "build"), version=FORMATS[args.format])
+    held = image.parse(whole)
+    data = {"blob": whole, "module": held.module, "sigstruct": held.sigstruct}[args.part]
+    files.write(args.out, data, force=args.force)
+    _said(f"{files.named(args.out)}: {args.part} of build {args.build}, {len(data)} bytes, signed by the tests' key",
+          args.out)
     return 0
 
 

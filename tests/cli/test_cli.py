@@ -204,11 +204,11 @@ def test_blob_join_split_convert_check(files: dict[str, str], capsys: pytest.Cap
     out, again = Path(files["out"]), Path(files["dir"]) / "again"
     assert ran(capsys, "blob", "join", files["module"], files["sigstruct"], str(out))[0] == 0
     assert out.read_bytes() == Path(files["blob"]).read_bytes()
-    assert ran(capsys, "blob", "split", str(out), str(again), files["sigstruct"])[0] == 0
+    assert ran(capsys, "blob", "split", str(out), str(again), files["sigstruct"], "--force")[0] == 0
     assert (again.read_bytes(), Path(files["sigstruct"]).read_bytes()) == (IMAGE, SIGSTRUCT)
-    code, said, _ = ran(capsys, "blob", "convert", files["blob"], str(out))
+    code, said, _ = ran(capsys, "blob", "convert", files["blob"], str(out), "--force")
     assert (code, "format 2.0" in said) == (0, True)
-    assert ran(capsys, "blob", "convert", str(out), str(again))[0] == 0
+    assert ran(capsys, "blob", "convert", str(out), str(again), "--force")[0] == 0
     assert again.read_bytes() == Path(files["blob"]).read_bytes()
     code, said, _ = ran(capsys, "blob", "check", files["blob"], "--kernel", "merged")
     assert (code, "kernel merged: -EINVAL by IMAGE2.length" in said) == (1, True)

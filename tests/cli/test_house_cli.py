@@ -1,0 +1,324 @@
+"""The command line's manners: groups, guesses, streams, files whole or not at all; inputs are sized."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import pty
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from seamref.cli import command_names, command_parser, groups, main, resolve
+from seamref.commands import ALIASES, EXAMPLES, GROUPS, NO
+from seamref.commands import _files as files
+from seamref.commands._answer import plain
+from seamref.commands._names import guess, pick
+from seamref.errors import SeamrefError
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = [sys.executable, "-m", "seamref"]
+
+
+def shell(command: str, **more: object) -> subprocess.CompletedProcess[str]:
+    """A command line with seamref in it, run by bash."""
+    line = command.replace("seamref ", f"{shlex.quote(sys.executable)} -m seamref ")
+    return subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
+                          **more)  # type: ignore[call-overload,no-any-return]
+
+
+def complaint(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    code = main(args)
+    out, err = capsys.readouterr()
+    assert code == 2 and err.count("\n") == 1 and "Traceback" not in err, (code, out, err)
+    return err
+
+
+# --- help
+
+
+def test_every_command_is_in_one_group_and_has_examples_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = [name for names in groups().values() for name in names]
+    assert sorted(listed) == command_names() and len(set(listed)) == len(listed)
+    assert "more" not in groups(), f"in no group: {groups().get('more')}"
+    for name in command_names():
+        main([name, "--help"])
+        text = capsys.readouterr().out
+        assert f"examples:\n    python -m seamref {name}" in text, name
+        assert "exit codes: 0; " in text and ("; 1 " in text) == (name in NO), name
+
+
+@pytest.mark.parametrize("line", [line for lines in EXAMPLES.values() for line in lines])
+def test_every_example_can_be_parsed(line: str) -> None:
+    name, *rest = shlex.split(line.partition(" > ")[0])
+    if name in command_names():
+        command_parser(name)[0].parse_args(rest)
+
+
+def test_names_given_up_are_aliases_of_commands() -> None:
+    assert all(new in command_names() and old not in command_names() for old, new in ALIASES.items())
+    assert resolve("TDX_story") == "module-story" and resolve("SeamCall") == "seamcall" and resolve("nothing") == ""
+    assert len({name for names in GROUPS.values() for name in names}) == sum(map(len, GROUPS.values()))
+
+
+def test_guesses(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "did you mean seamcall" in complaint(capsys, "seamcal")
+    assert "did you mean --everywhere?" in complaint(capsys, "seamcall", "--everywere")
+    assert "did you mean guest?" in complaint(capsys, "seamcall", "--mode", "gest")
+    assert "unrecognized arguments: --bogus" in complaint(capsys, "--bogus")
+    assert guess("zzz", ["abc"]) == "" and pick("ABC", ["abc"], "thing") == "abc"
+    with pytest.raises(SeamrefError, match="no thing 'x'; there are abc, def"):
+        pick("x", ["abc", "def"], "thing")
+
+
+def test_help_and_V(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-V"]) == 0
+    version = capsys.readouterr().out
+    assert main(["--version"]) == 0 and capsys.readouterr().out == version
+    assert main(["help", "boot"]) == 0
+    text = capsys.readouterr().out
+    assert main(["boot", "--help"]) == 0 and capsys.readouterr().out == text
+    assert main(["help"]) == 0 and "ask the machine:" in capsys.readouterr().out
+
+
+def test_choices_have_no_case(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["seamcall", "--mode", "GUEST"]) == main(["seamcall", "--mode", "guest"])
+    first, second = capsys.readouterr().out.split("VM exit 76")[:2]
+    assert first.splitlines()[-1:] == second.splitlines()[-1:] or first
+
+
+def test_it_calls_itself_as_it_was_called(tmp_path: Path) -> None:
+    (tmp_path / "seamref").write_text("import sys\nfrom seamref.__main__ import main\nsys.exit(main())\n")
+    done = subprocess.run([sys.executable, str(tmp_path / "seamref"), "boot", "--help"], capture_output=True, text=True,
+                          check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60)
+    assert "python -m" not in done.stdout and "    seamref boot --sockets" in done.stdout
+
+
+@pytest.mark.parametrize("kind", ["bash", "zsh"])
+def test_completion_is_a_script_that_completes(kind: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["completion", kind]) == 0
+    script = capsys.readouterr().out
+    if kind == "zsh":
+        assert "bashcompinit" in script
+        return
+    (tmp_path / "script").write_text(script)
+
+    def completed(*words: str) -> list[str]:
+        line = (f". {tmp_path}/script; COMP_WORDS=({' '.join(map(shlex.quote, words))}); "
+                f"COMP_CWORD={len(words) - 1}; _seamref; printf '%s\\n' \"${{COMPREPLY[@]}}\"")
+        return subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True).stdout.split()
+
+    assert completed("seamref", "seamcall") == ["seamcall", "seamcall-table"]
+    assert completed("seamref", "seamcall", "--mode", "g") == ["guest"]
+    assert "--everywhere" in completed("seamref", "seamcall", "--e")
+
+
+def test_manual_page_has_every_command_and_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["man"]) == 0
+    page = capsys.readouterr().out
+    assert page.startswith(".TH SEAMREF 1")
+    for name in command_names():
+        assert f".B seamref {name.replace('-', chr(92) + '-')}\n" in page
+        for action in command_parser(name)[0]._actions:
+            for option in action.option_strings:
+                assert option in ("-h", "--help") or option.replace("-", "\\-") in page
+
+
+# --- streams
+
+
+@pytest.mark.parametrize("line", ["seamref seamcall >&-", "seamref seamcall-table --json >&-", "seamref --help >&-"])
+def test_closed_output_is_one_line(line: str) -> None:
+    done = shell(line)
+    assert (done.returncode, done.stderr) == (2, "seamref: standard output is closed\n")
+
+
+@pytest.mark.parametrize("line", ["seamref --help", "seamref --version", "seamref seamcall", "seamref clause"])
+def test_a_full_disk_behind_standard_output_is_one_line(line: str) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    done = shell(f"{line} >/dev/full")
+    assert (done.returncode, done.stderr) == (2, "seamref: standard output: No space left on device\n")
+
+
+def test_closed_input_and_closed_errors() -> None:
+    done = shell("seamref explain <&-")
+    assert (done.returncode, done.stderr) == (2, "seamref: standard input is closed\n")
+    assert shell("seamref no-such 2>&-").returncode == 2
+
+
+def test_a_message_cannot_drive_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "\x1b" not in complaint(capsys, "inspect", "a\x1b[31mb")
+    assert "\x1b" not in complaint(capsys, "\x1b[31m")
+
+
+def test_interrupted_it_says_so() -> None:
+    for wait in (0.0, 0.05, 0.4):
+        with subprocess.Popen([*RUN, "explore", "update", "--cpus", "4"], cwd=ROOT, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True) as process:
+            time.sleep(0.15 + wait)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=60)
+        assert process.returncode in (130, 1, -signal.SIGINT) and "Traceback" not in err
+
+
+def test_a_mistake_of_ours_is_one_line_and_its_own_code(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import seamref.commands.leaves
+
+    def broken(args: object) -> int:
+        raise TypeError("oops")
+
+    monkeypatch.setattr(seamref.commands.leaves, "run", broken)
+    assert main(["leaves"]) == 70
+    assert capsys.readouterr().err == \
+        "seamref: a mistake in seamref, please report it: TypeError: oops (SEAMREF_TRACEBACK=1 says where)\n"
+
+
+def test_progress_only_at_a_terminal_and_only_after_a_while() -> None:
+    code = ("import sys, time\nfrom seamref.commands import _progress\n_progress.AFTER = _progress.EVERY = 0.05\n"
+            "with _progress.Waiting('seamref boot'):\n _progress.at('3 of 4'); time.sleep(0.4); print('result')\n")
+    ours, theirs = pty.openpty()
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=theirs, stderr=theirs, check=True, timeout=60)
+    os.close(theirs)
+    said = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert done.returncode == 0 and "seamref boot: 3 of 4, " in said
+    assert "\x1b[Kresult" in said  # the line is taken away before anything is printed
+    piped = shell("seamref boot --sockets 1 --lps 2")
+    assert piped.stderr == ""
+
+
+# --- reading
+
+
+def test_reading_is_bounded(tmp_path: Path) -> None:
+    began = time.perf_counter()
+    for name in ("/dev/zero", str(_sparse(tmp_path / "huge"))):
+        with pytest.raises(SeamrefError, match="64 MiB"):
+            files.read(name)
+    assert time.perf_counter() - began < 10
+    with pytest.raises(SeamrefError, match="expands to more than 1 MiB"):
+        files.expand(gzip.compress(bytes(4 << 20)), "bomb", limit=1 << 20)
+    assert files.expand(gzip.compress(b"a") + gzip.compress(b"b"), "two") == b"ab"
+    with pytest.raises(SeamrefError, match="end in the middle"):
+        files.expand(gzip.compress(bytes(100))[:-3], "cut")
+    with pytest.raises(SeamrefError, match="0xFF at offset 1 is no UTF-8"):
+        (tmp_path / "t").write_bytes(b"a\xff")
+        files.read_text(tmp_path / "t")
+    with pytest.raises(SeamrefError, match="no file can have this name"):
+        files.read("a\0b")
+
+
+def _sparse(path: Path) -> Path:
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    return path
+
+
+# --- writing
+
+
+def test_writing_is_whole_or_nothing(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    files.write(str(one), b"old")
+    assert one.stat().st_mode & 0o777 == 0o666 & ~_umask()
+    for more in ({}, {"inputs": [str(one)], "force": True}):
+        with pytest.raises(SeamrefError, match=r"one: (exists already|is an input)"):
+            files.write(str(one), b"new", **more)  # type: ignore[arg-type]
+    with pytest.raises(SeamrefError, match="named for two outputs"):
+        files.write_all([(str(two), b"a"), (str(tmp_path / "." / "two"), b"b")])
+    with pytest.raises(SeamrefError, match="/nosuch/sig: No such file"):
+        files.write_all([(str(two), b"a"), ("/nosuch/sig", b"b")])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one"] and one.read_bytes() == b"old"
+    one.chmod(0o640)
+    files.write(str(one), b"new", force=True)
+    assert one.read_bytes() == b"new" and one.stat().st_mode & 0o777 == 0o640
+    link = tmp_path / "link"
+    link.symlink_to(one)
+    files.write(str(link), b"through", force=True)
+    assert link.is_symlink() and one.read_bytes() == b"through"
+    with pytest.raises(SeamrefError, match="Is a directory"):
+        files.write(str(tmp_path), b"", force=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_writing__a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = tmp_path / "held"
+    held.write_bytes(b"old")
+
+    def full(number: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SeamrefError, match="held: No space left on device"):
+        files.write(str(held), b"new", force=True)
+    assert held.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+
+
+WRITE = """
+import sys
+from seamref.commands._files import write
+print("ready", flush=True)
+while True:
+    for letter in (b"a", b"b"):
+        write(sys.argv[1], letter * 3_000_000, force=True)
+"""
+
+
+def test_writing__killed_at_any_moment_the_file_is_whole(tmp_path: Path) -> None:
+    held = tmp_path / "held"
+    for wait in (0.01, 0.04, 0.09, 0.2):
+        with subprocess.Popen([sys.executable, "-c", WRITE, str(held)], cwd=ROOT, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None and process.stdout.readline()
+            time.sleep(wait)
+            process.kill()
+        data = held.read_bytes() if held.exists() else b""
+        assert len(data) in (0, 3_000_000) and len(set(data)) < 2
+
+
+def test_writing__two_at_once_and_the_first_one_wins(tmp_path: Path) -> None:
+    code = "import sys\nfrom seamref.cli import main\nsys.exit(main(['blob', 'mint', sys.argv[1]]))"
+    both = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "out")], cwd=ROOT, stderr=subprocess.PIPE,
+                             stdout=subprocess.DEVNULL, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=60)[1] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 2]
+    assert "exists already" in "".join(said) and [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_blob__loses_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    blob, out = str(tmp_path / "b"), str(tmp_path / "o")
+    assert main(["blob", "mint", blob]) == 0
+    held = Path(blob).read_bytes()
+    capsys.readouterr()
+    assert "named for two outputs" in complaint(capsys, "blob", "split", blob, out, out)
+    assert "is an input" in complaint(capsys, "blob", "split", blob, blob, out, "--force")
+    assert "is an input" in complaint(capsys, "blob", "convert", blob, blob, "--force")
+    assert "/nosuch/sig: No such file" in complaint(capsys, "blob", "split", blob, out, "/nosuch/sig")
+    assert [path.name for path in tmp_path.iterdir()] == ["b"] and Path(blob).read_bytes() == held
+    assert main(["blob", "split", blob, out, out + "s"]) == 0 and main(["blob", "check", blob]) == 0
+    capsys.readouterr()
+    assert "exists already" in complaint(capsys, "blob", "join", out, out + "s", blob)
+    assert "is an input" in complaint(capsys, "blob", "join", out, out + "s", out + "s", "--force")
+    assert main(["blob", "join", out, out + "s", blob, "--force"]) == 0 and Path(blob).read_bytes() == held
+
+
+def test_blob__through_pipes(tmp_path: Path) -> None:
+    done = shell(f"seamref blob mint - | seamref blob convert - - | seamref blob convert - {tmp_path}/b && "
+                 f"seamref blob mint - 2>/dev/null | cmp - {tmp_path}/b && test ! -e ./-")
+    assert done.returncode == 0, done.stderr
+
+
+def test_answers_are_plain() -> None:
+    assert plain({"a": (1, b"\x01", {2}, None)}) == {"a": [1, "01", [2], None]}
