@@ -4,6 +4,8 @@
     python tools/fuzz.py elf 300         one target for 300 s
     python tools/fuzz.py --store         every target, and the figures go to the page of the book
 
+Recorded vectors have a mutator of their own that needs no atheris: tools/mutate_vectors.py.
+
 A target must give every input a status; only a SeamrefError may be raised, and only where a caller could have known
 better (a file that is cut, a length that is wrong).  Anything else is a finding, and the tool exits with 1.  Needs
 atheris (`pip install atheris`); without it, it says so and exits with 2.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
+from itertools import pairwise
 from struct import Struct, pack
 from typing import Any
 
@@ -182,13 +183,14 @@ class Launch:
         yield from _differ("memory.seamrr_changed", inside, recorded["seamrr_changed"])
         if not recorded["seamrr_changed"]:
             return
-        if "mapping" in recorded:
-            yield from self._mapping(recorded["mapping"])
-        if "vmcs" in recorded or "regions" in recorded:
+        limits = self._limits()
+        ordered = self._in_order(limits)
+        yield from _differ("memory.regions", ordered, "regions" in recorded)
+        yield from _differ("memory.mapping", ordered, "mapping" in recorded)
+        if ordered:
+            yield from self._mapping(recorded["mapping"]) if "mapping" in recorded else ()
             yield from self._vmcs(recorded.get("vmcs"))
-        if "regions" in recorded:
-            limits = self._limits()
-            for name, region in recorded["regions"].items():
+            for name, region in recorded.get("regions", {}).items():
                 ours = self._sparse(*limits[name])
                 for field, value in ours.items():
                     yield from _differ(f"memory.regions.{name}.{field}", value, region[field])
@@ -214,6 +216,12 @@ class Launch:
             "page_tables": (held + 2 * PAGE, data), "vmcs": (held + PAGE, held + 2 * PAGE),
             "first_page": (held, held + PAGE), "below_range": (self.base, held), "sysinfo": (table, self.end),
         }
+
+    def _in_order(self, limits: dict[str, tuple[int, int]]) -> bool:
+        """Whether the regions follow each other in whole pages: only then the recording tells of them."""
+        order = ("below_range", "first_page", "vmcs", "page_tables", "data", "stack", "shadow_stack", "code", "sysinfo")
+        edges = [limits[order[0]][0], *(limits[name][1] for name in order)]
+        return all(a <= b for a, b in pairwise(edges)) and not any(at % PAGE for at in edges)
 
     def _vmcs(self, recorded: dict[str, Any] | None) -> Iterator[tuple[str, Any, Any]]:
         page = self.platform.store_.read(self._range + _VMCS_AT, PAGE)

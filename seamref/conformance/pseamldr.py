@@ -23,7 +23,7 @@ from seamref.arch.paging import ADDRESS
 from seamref.arch.platform import Platform, PlatformConfig, Topology
 from seamref.arch.seam import BIT63, _enter_SEAM, _leave_SEAM
 from seamref.arch.software import MemoryFault, Ud2
-from seamref.arch.structures import SYS_INFO_TABLE
+from seamref.arch.structures import P_SYS_INFO_TABLE, SYS_INFO_TABLE
 from seamref.arch.trace import Computed, Event
 from seamref.arch.vmcs import get, put
 from seamref.arch.vmx import current
@@ -40,7 +40,7 @@ from seamref.conformance.pseamldr_format import (
 from seamref.conformance.reading import text
 from seamref.conformance.recipes import shake
 from seamref.errors import SeamrefError
-from seamref.pseamldr.api import COMPONENT, PAGE, Leaf
+from seamref.pseamldr.api import COMPONENT, PAGE, SEAMLDR_INFO, Leaf
 from seamref.pseamldr.build import Build
 from seamref.pseamldr.data import P_SEAMLDR_DATA
 from seamref.pseamldr.lab import data_base, load_p_seamldr, set_up_seamrr
@@ -291,6 +291,8 @@ def _compare(path: str, recorded: Any, here: Any) -> None:
 _NOT_STORED = ("pml4_physbase", "current_pt_physbase")
 """Memory constants that the loader has not stored yet when mapping is fatal: the recording holds what happened to lie
 in those places of its stack (values of an earlier case, or no address at all), so they say nothing."""
+_WRITTEN: dict[int, int] = {Leaf.INFO: SEAMLDR_INFO.size, Leaf.SEAMINFO: P_SYS_INFO_TABLE.offset_of("np_seamldr_mutex")}
+"""Bytes that a leaf writes at RCX: SEAMLDR_INFO, and MCHECK's half of P_SYS_INFO_TABLE."""
 _SPARE = 8
 """Answers behind the recorded ones, by which a draw too many is seen."""
 
@@ -398,7 +400,7 @@ class Replay:
             self._same_guest(lp, expect["guest"])
         self._leave(lp, before)
         if near is not None:
-            self._same_memory(near, expect.get("written"))
+            self._same_memory(before["rax"], near, expect.get("written"))
 
     def _inject(self, step: dict[str, Any]) -> None:
         self.platform.injected = {
@@ -464,11 +466,13 @@ class Replay:
         at = rcx & ~(PAGE - 1)
         return None if self.held.overlaps(at, 2 * PAGE) else (at, self.platform.store_.read(at, 2 * PAGE))
 
-    def _same_memory(self, near: tuple[int, bytes], written: dict[str, Any] | None) -> None:
+    def _same_memory(self, leaf: int, near: tuple[int, bytes], written: dict[str, Any] | None) -> None:
         at, before = near
         wanted = bytearray(before)
         if written is not None:
             start, size = number(written["pa"]), number(written["len"])
+            if size != _WRITTEN[leaf]:
+                raise _Differs("written.len", size, _WRITTEN[leaf])
             if not at <= start <= at + len(before) - size:
                 raise _Differs("written.pa", start, f"memory around 0x{at:X} only")
             here = self.platform.store_.read(start, size)
@@ -499,6 +503,9 @@ class Replay:
                 _same("range.sha256", recorded["sha256"], self.recipes.range_digests[same])
         if "memory" in expect:
             self._same_plan(expect["memory"], plan, watch.next_table, "fatal" in expect)
+        began = watch.next_table is not None and "fatal" not in expect
+        if began != ("mapping" in expect):
+            raise _Differs("mapping", "mapping" in expect, began)
         if "mapping" in expect:
             self._same_mapping(expect["mapping"], plan)
         if "sys_info_table" in expect:

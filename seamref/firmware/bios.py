@@ -120,7 +120,8 @@ def program_seamrr(platform: Platform, setup: Setup) -> Done | Fault:
     return Done("BIOS.seamrr")
 
 
-@implements("BIOS.done", "BIOS_DONE[0] := 1 when BIOS has nothing left to protect", "NPS CodeStart.nasm", CHOSEN)
+@implements("BIOS.done", "BIOS_DONE[0] := 1 when BIOS has nothing left to protect; that the bit gates NP-SEAMLDR is "
+            "measured, that BIOS is who sets it is chosen", "NPS CodeStart.nasm", CHOSEN)
 def say_bios_done(platform: Platform, setup: Setup) -> Done | Fault:
     """BIOS.done: NP-SEAMLDR refuses to run before it."""
     if not setup.bios_done:
