@@ -17,14 +17,17 @@ class Errno(IntEnum):
     """What a kernel function returns: 0, or minus the error number."""
 
     OK = 0
+    EPERM = -1
     EIO = -5
     ENXIO = -6
     ENOMEM = -12
     EACCES = -13
+    EFAULT = -14
     EBUSY = -16
     ENODEV = -19
     EINVAL = -22
     ENOSPC = -28
+    ERANGE = -34
     ECANCELED = -125
     EOPNOTSUPP = -95
 
@@ -33,14 +36,17 @@ class Errno(IntEnum):
 
 
 ERRNO_TEXT: dict[Errno, str] = {
+    Errno.EPERM: "Operation not permitted",
     Errno.EIO: "Input/output error",
     Errno.ENXIO: "No such device or address",
     Errno.ENOMEM: "Cannot allocate memory",
     Errno.EACCES: "Permission denied",
+    Errno.EFAULT: "Bad address",
     Errno.EBUSY: "Device or resource busy",
     Errno.ENODEV: "No such device",
     Errno.EINVAL: "Invalid argument",
     Errno.ENOSPC: "No space left on device",
+    Errno.ERANGE: "Numerical result out of range",
     Errno.ECANCELED: "Operation canceled",
     Errno.EOPNOTSUPP: "Operation not supported",
 }
@@ -117,6 +123,20 @@ FIELD_MAX_RESERVED_PER_TDMR = 0x9100000100000009
 FIELD_PAMT_4K_ENTRY_SIZE = 0x9100000100000010
 FIELD_PAMT_2M_ENTRY_SIZE = 0x9100000100000011
 FIELD_PAMT_1G_ENTRY_SIZE = 0x9100000100000012
+FIELD_TDR_BASE_SIZE = 0x9800000100000000
+FIELD_TDCS_BASE_SIZE = 0x9800000100000100
+FIELD_TDVPS_BASE_SIZE = 0x9800000100000200
+FIELD_ATTRIBUTES_FIXED0 = 0x1900000300000000
+FIELD_ATTRIBUTES_FIXED1 = 0x1900000300000001
+FIELD_XFAM_FIXED0 = 0x1900000300000002
+FIELD_XFAM_FIXED1 = 0x1900000300000003
+FIELD_NUM_CPUID_CONFIG = 0x9900000100000004
+FIELD_MAX_VCPUS_PER_TD = 0x9900000100000008
+FIELD_CPUID_CONFIG_LEAVES = 0x9900000300000400
+FIELD_CPUID_CONFIG_VALUES = 0x9900000300000500
+
+NR_CPUID_CONFIGS = 128
+"""Entries that Linux has room for."""
 
 FEATURES0_TD_PRESERVING = 1 << 1
 FEATURES0_NO_RBP_MOD = 1 << 18

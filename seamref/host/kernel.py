@@ -7,9 +7,9 @@ follow in the order of the topology.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from seamref.arch import msr
 from seamref.arch.lp import CR4_VMXE, Lp
@@ -19,14 +19,12 @@ from seamref.arch.platform import NO_SEAMRET_INVD_VMCS, Platform
 from seamref.arch.vmx import vmxoff, vmxon
 from seamref.errors import SeamrefError
 from seamref.host.abi import Errno
-from seamref.host.records import TDX_PREFIX, Cpu, HostState
+from seamref.host.records import TDX_PREFIX, Boot, Cpu, HostState
 from seamref.host.series import MERGED, KernelSeries
-from seamref.spec import CHOSEN, implements
-
-if TYPE_CHECKING:
-    pass
+from seamref.spec import CHOSEN, MEASURED, Check, CheckTable, implements
 
 PAGE = 4096
+M32 = (1 << 32) - 1
 HEAP_BASE, HEAP_END = 0x50000000, 0x7C000000
 """Where this kernel takes physical memory for its own objects (first fit, SEAMRR left out)."""
 
@@ -44,15 +42,17 @@ class Host:
     platform: Platform
     state: HostState
 
-    def __init__(self, platform: Platform, series: KernelSeries = MERGED, *, preempt_rt: bool = False) -> None:
+    def __init__(
+        self, platform: Platform, series: KernelSeries = MERGED, *, preempt_rt: bool = False, boot: Boot | None = None
+    ) -> None:
         ids = sorted(platform.lps, key=lambda id: (not platform.peek_lp(id).is_bsp, platform.lps.index(id)))
         cpus = tuple(
             Cpu(id, vmx_refs=int(platform.peek_lp(id).vmx_on), vmxon_region=_pointer(platform.peek_lp(id)))
             for id in ids
         )
         self.platform = platform
-        self.state = HostState(series, cpus, preempt_rt=preempt_rt)
-        _early_init(self)
+        self.state = HostState(series, cpus, preempt_rt=preempt_rt, boot=boot or Boot())
+        tdx_init(self)
 
     # --- forking and comparing
 
@@ -158,24 +158,58 @@ def _pointer(lp: Lp) -> int:
     return lp.vmxon_ptr if lp.vmx_on else 0
 
 
-@implements("LNX.tdx_init", "KeyID partitioning says whether the platform has TDX; IA32_VMX_BASIC[60] sets the bug bit",
-            "LNX tdx.c tdx_init")
-def _early_init(host: Host) -> None:
-    """LNX.tdx_init: feature and bug bits; the first TDX KeyID becomes the global one, so two are needed."""
-    first = host.platform.peek_lp(host.state.cpus[0].apicid)
-    value = host.platform.msr_value(first, msr.KEYID_PARTITIONING)
-    mktme, tdx = value & 0xFFFFFFFF, value >> 32
-    features: set[str] = set()
-    bugs: set[str] = set()
-    if tdx:
-        if tdx < 2:
-            host.printk(TDX_PREFIX, "initialization failed: too few private KeyIDs available.")
-        else:
-            features.add("tdx_host_platform")
-            host.printk(TDX_PREFIX, f"BIOS enabled: private KeyID range [{mktme + 1}, {mktme + 1 + tdx})")
-        if not host.platform.msr_value(first, msr.VMX_BASIC) & NO_SEAMRET_INVD_VMCS:
-            bugs.add("seamret_invd_vmcs")
-    host.set(features=frozenset(features), bugs=frozenset(bugs), keyids=(mktme + 1, tdx))
+@dataclass(frozen=True, slots=True)
+class Early:
+    """What tdx_init looks at: MSR 87H (``None``: reading it faults), MSR 480H, and how the kernel was built."""
+
+    keyid_partitioning: int | None
+    vmx_basic: int
+    boot: Boot
+
+    @property
+    def keyids(self) -> tuple[int, int]:
+        """First TDX KeyID and how many there are: 32-bit numbers; MSR 87H counts MKTME's in its low half."""
+        value = self.keyid_partitioning or 0
+        return (value & M32) + 1 & M32, value >> 32
+
+
+_TDX_INIT = "LNX tdx.c tdx_init"
+
+TDX_INIT: CheckTable[Early, str] = CheckTable("tdx_init", (
+    Check("TDX_INIT.msr", "MSR 87H cannot be read: no TDX, nothing printed", lambda e: e.keyid_partitioning is None, "",
+          _TDX_INIT, MEASURED),
+    Check("TDX_INIT.none", "there is no TDX KeyID: no TDX, nothing printed", lambda e: e.keyids[1] == 0, "", _TDX_INIT,
+          MEASURED),
+    Check("TDX_INIT.few", "there is one TDX KeyID: it would be the global one, none is left for a TD",
+          lambda e: e.keyids[1] < 2, "initialization failed: too few private KeyIDs available.", _TDX_INIT, MEASURED),
+    Check("TDX_INIT.hibernation", "hibernation is available: it would not save the memory of TDs",
+          lambda e: e.boot.hibernation, "initialization failed: Hibernation support is enabled", _TDX_INIT, MEASURED),
+), "Why a kernel has no TDX at all, asked at early boot; the result is the line that says so.")
+
+
+@implements("LNX.tdx_init", "KeyID partitioning says whether the platform has TDX; ACPI S3 goes; IA32_VMX_BASIC[60] = "
+            "0 sets the bug bit, at the very end", _TDX_INIT, MEASURED)
+def tdx_init(host: Host, early: Early | None = None) -> None:
+    """LNX.tdx_init: feature and bug bits, and the lines; ``early``: readings other than this machine's."""
+    if early is None:
+        first = host.platform.peek_lp(host.state.cpus[0].apicid)
+        early = Early(host.platform.msr_value(first, msr.KEYID_PARTITIONING),
+                      host.platform.msr_value(first, msr.VMX_BASIC), host.state.boot)
+    start, count = early.keyids
+    row = TDX_INIT.decide(early)
+    if count:
+        host.printk(TDX_PREFIX, f"BIOS enabled: private KeyID range [{start}, {start + count & M32})")
+    host.set(features=frozenset(), bugs=frozenset(), keyids=(start, count))
+    if row is not None:
+        if row.result:
+            host.printk(TDX_PREFIX, row.result)
+        return
+    if early.boot.acpi_s3:
+        host.printk(TDX_PREFIX, "Disable ACPI S3. Turn off TDX in the BIOS to use ACPI S3.")
+    host.set(
+        features=frozenset({"tdx_host_platform"}),
+        bugs=frozenset() if early.vmx_basic & NO_SEAMRET_INVD_VMCS else frozenset({"seamret_invd_vmcs"}),
+    )
 
 
 # --- VMX operation ------------------------------------------------------------------------------------------

@@ -1,28 +1,70 @@
-"""Global metadata of the module, as Linux reads them with TDH.SYS.RD."""
+"""Global metadata of the module, as Linux reads them with TDH.SYS.RD.
+
+The kernel keeps each field in a C type of its own; a value that does not fit is cut off silently.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from seamref.host.abi import (
     FEATURES0_TD_PRESERVING,
+    FIELD_ATTRIBUTES_FIXED0,
+    FIELD_ATTRIBUTES_FIXED1,
+    FIELD_CPUID_CONFIG_LEAVES,
+    FIELD_CPUID_CONFIG_VALUES,
     FIELD_MAJOR_VERSION,
     FIELD_MAX_RESERVED_PER_TDMR,
     FIELD_MAX_TDMRS,
+    FIELD_MAX_VCPUS_PER_TD,
     FIELD_MINOR_VERSION,
     FIELD_MODULE_HV,
+    FIELD_NUM_CPUID_CONFIG,
     FIELD_PAMT_1G_ENTRY_SIZE,
     FIELD_PAMT_2M_ENTRY_SIZE,
     FIELD_PAMT_4K_ENTRY_SIZE,
+    FIELD_TDCS_BASE_SIZE,
+    FIELD_TDR_BASE_SIZE,
+    FIELD_TDVPS_BASE_SIZE,
     FIELD_TDX_FEATURES0,
     FIELD_UPDATE_VERSION,
+    FIELD_XFAM_FIXED0,
+    FIELD_XFAM_FIXED1,
+    NR_CPUID_CONFIGS,
     Args,
     Errno,
     Leaf,
 )
 from seamref.host.kernel import Host
-from seamref.host.records import TDX_PREFIX, Sysinfo
+from seamref.host.records import TDX_PREFIX, Sysinfo, TdConfig
 from seamref.host.seamcall import seamcall_prerr_ret
 from seamref.host.series import Handoff
-from seamref.spec import implements
+from seamref.spec import MEASURED, implements
+
+M16, M64 = (1 << 16) - 1, (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One ``get_tdx_sys_info_*`` function: the fields that it reads in order, and what their C type keeps."""
+
+    name: str
+    fields: tuple[int, ...]
+    keeps: int = M16
+
+
+VERSION = Group("version", (FIELD_MINOR_VERSION, FIELD_MAJOR_VERSION, FIELD_UPDATE_VERSION))
+GROUPS = (
+    VERSION,
+    Group("features", (FIELD_TDX_FEATURES0,), M64),
+    Group("tdmr", (FIELD_MAX_TDMRS, FIELD_MAX_RESERVED_PER_TDMR, FIELD_PAMT_4K_ENTRY_SIZE, FIELD_PAMT_2M_ENTRY_SIZE,
+                   FIELD_PAMT_1G_ENTRY_SIZE)),
+    Group("td_ctrl", (FIELD_TDR_BASE_SIZE, FIELD_TDCS_BASE_SIZE, FIELD_TDVPS_BASE_SIZE)),
+    Group("td_conf", (FIELD_ATTRIBUTES_FIXED0, FIELD_ATTRIBUTES_FIXED1, FIELD_XFAM_FIXED0, FIELD_XFAM_FIXED1), M64),
+    Group("td_conf", (FIELD_NUM_CPUID_CONFIG, FIELD_MAX_VCPUS_PER_TD)),
+)
+"""What is read at boot, in this order; the first error ends it.  Behind them the CPUID entries: all leaves, then two
+values for each."""
 
 
 @implements("LNX.read_sysinfo", "one TDH.SYS.RD for each field: RDX = id, R8 = value", "LNX tdx_global_metadata.c")
@@ -32,30 +74,66 @@ def read_sysinfo_field(host: Host, cpu: int, field: int) -> tuple[Errno, int]:
     return ret, args.r8 if ret is Errno.OK else 0
 
 
-@implements("LNX.sysinfo", "metadata are read once at boot; the version is printed", "LNX tdx_global_metadata.c")
+def _read(host: Host, cpu: int, fields: tuple[int, ...], keeps: int, values: dict[int, int]) -> Errno:
+    for field in fields:
+        ret, value = read_sysinfo_field(host, cpu, field)
+        if ret is not Errno.OK:
+            return ret
+        values[field] = value & keeps
+    return Errno.OK
+
+
+@implements("LNX.sysinfo", "version (minor, major, update), features, TDMR and TD limits are read once at boot; the "
+            "version is printed whether it could be read or not, what was not read as 0", "LNX tdx_global_metadata.c",
+            MEASURED)
 def read_sysinfo(host: Host, cpu: int = 0) -> Errno:
     """LNX.sysinfo: fills ``sysinfo``; the handoff version only where the version of the series caches it."""
     values: dict[int, int] = {}
-    for field in (FIELD_MAJOR_VERSION, FIELD_MINOR_VERSION, FIELD_UPDATE_VERSION):
-        ret, values[field] = read_sysinfo_field(host, cpu, field)
-        if ret is not Errno.OK:
-            return ret
-    version = f"{values[FIELD_MAJOR_VERSION]}.{values[FIELD_MINOR_VERSION]}.{values[FIELD_UPDATE_VERSION]:02}"
-    host.printk(TDX_PREFIX, f"Module version: {version}")
-    for field in (FIELD_TDX_FEATURES0, FIELD_MAX_TDMRS, FIELD_MAX_RESERVED_PER_TDMR, FIELD_PAMT_4K_ENTRY_SIZE,
-                  FIELD_PAMT_2M_ENTRY_SIZE, FIELD_PAMT_1G_ENTRY_SIZE):
-        ret, values[field] = read_sysinfo_field(host, cpu, field)
-        if ret is not Errno.OK:
-            return ret
-    hv = 0
+    ret = _read(host, cpu, VERSION.fields, VERSION.keeps, values)
+    minor, major, update = (values.get(field, 0) for field in VERSION.fields)
+    host.printk(TDX_PREFIX, f"Module version: {major}.{minor}.{update:02}")
+    for group in GROUPS[1:]:
+        if ret is Errno.OK:
+            ret = _read(host, cpu, group.fields, group.keeps, values)
+    if ret is Errno.OK:
+        ret = _read_cpuid_config(host, cpu, values)
+    if ret is Errno.OK:
+        ret = _read_cached_handoff(host, cpu, values)
+    if ret is Errno.OK:
+        host.set(sysinfo=_sysinfo(values))
+    return ret
+
+
+@implements("LNX.sysinfo.cpuid", "more CPUID entries than Linux has room for (128) end the boot with -EINVAL",
+            "LNX tdx_global_metadata.c", MEASURED)
+def _read_cpuid_config(host: Host, cpu: int, values: dict[int, int]) -> Errno:
+    """LNX.sysinfo.cpuid: the count is a 16-bit number, as every other."""
+    count = values[FIELD_NUM_CPUID_CONFIG]
+    if count > NR_CPUID_CONFIGS:
+        return Errno.EINVAL
+    leaves = tuple(FIELD_CPUID_CONFIG_LEAVES + i for i in range(count))
+    pairs = tuple(FIELD_CPUID_CONFIG_VALUES + i for i in range(2 * count))
+    return _read(host, cpu, leaves + pairs, M64, values)
+
+
+def _read_cached_handoff(host: Host, cpu: int, values: dict[int, int]) -> Errno:
     supports = bool(values[FIELD_TDX_FEATURES0] & FEATURES0_TD_PRESERVING)
     if host.series.handoff is Handoff.CACHED or (host.series.handoff is Handoff.CACHED_IF_SUPPORTED and supports):
-        ret, hv = read_sysinfo_field(host, cpu, FIELD_MODULE_HV)
-        if ret is not Errno.OK:
-            return ret
-    host.set(sysinfo=Sysinfo(
-        values[FIELD_MAJOR_VERSION], values[FIELD_MINOR_VERSION], values[FIELD_UPDATE_VERSION],
-        values[FIELD_TDX_FEATURES0], hv, values[FIELD_MAX_TDMRS], values[FIELD_MAX_RESERVED_PER_TDMR],
-        (values[FIELD_PAMT_4K_ENTRY_SIZE], values[FIELD_PAMT_2M_ENTRY_SIZE], values[FIELD_PAMT_1G_ENTRY_SIZE]),
-    ))
+        return _read(host, cpu, (FIELD_MODULE_HV,), M16, values)
     return Errno.OK
+
+
+def _sysinfo(values: dict[int, int]) -> Sysinfo:
+    v = values.__getitem__
+    return Sysinfo(
+        v(FIELD_MAJOR_VERSION), v(FIELD_MINOR_VERSION), v(FIELD_UPDATE_VERSION), v(FIELD_TDX_FEATURES0),
+        values.get(FIELD_MODULE_HV, 0), v(FIELD_MAX_TDMRS), v(FIELD_MAX_RESERVED_PER_TDMR),
+        (v(FIELD_PAMT_4K_ENTRY_SIZE), v(FIELD_PAMT_2M_ENTRY_SIZE), v(FIELD_PAMT_1G_ENTRY_SIZE)),
+        (v(FIELD_TDR_BASE_SIZE), v(FIELD_TDCS_BASE_SIZE), v(FIELD_TDVPS_BASE_SIZE)),
+        TdConfig(
+            v(FIELD_ATTRIBUTES_FIXED0), v(FIELD_ATTRIBUTES_FIXED1), v(FIELD_XFAM_FIXED0), v(FIELD_XFAM_FIXED1),
+            v(FIELD_MAX_VCPUS_PER_TD),
+            tuple((v(FIELD_CPUID_CONFIG_LEAVES + i), v(FIELD_CPUID_CONFIG_VALUES + 2 * i),
+                   v(FIELD_CPUID_CONFIG_VALUES + 2 * i + 1)) for i in range(v(FIELD_NUM_CPUID_CONFIG))),
+        ),
+    )

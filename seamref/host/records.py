@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 
 from seamref.host.abi import ARGS, TDX_RND_NO_ENTROPY, Args, Errno
+from seamref.host.script import Script
 from seamref.host.series import KernelSeries
 
 TDX_PREFIX = "virt/tdx: "
@@ -128,6 +129,18 @@ class Cpu:
 
 
 @dataclass(frozen=True, slots=True)
+class Boot:
+    """How this kernel was built and started, as far as TDX asks.
+
+    ``hibernation``  hibernation is available: compiled in, and nothing else forbids it
+    ``acpi_s3``      CONFIG_ACPI and CONFIG_SUSPEND: there is an ACPI S3 to be disabled
+    """
+
+    hibernation: bool = False
+    acpi_s3: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class ModuleState:
     """``tdx_module_state``: what the kernel believes about the module.
 
@@ -141,8 +154,23 @@ class ModuleState:
 
 
 @dataclass(frozen=True, slots=True)
+class TdConfig:
+    """``struct tdx_sys_info_td_conf``; ``cpuid``: (leaf, two values) for each entry."""
+
+    attributes_fixed0: int = 0
+    attributes_fixed1: int = 0
+    xfam_fixed0: int = 0
+    xfam_fixed1: int = 0
+    max_vcpus_per_td: int = 0
+    cpuid: tuple[tuple[int, int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Sysinfo:
-    """Global metadata as read at boot; an update refreshes the version only."""
+    """Global metadata as read at boot; an update refreshes the version only.
+
+    ``td_sizes`` of TDR, TDCS and TDVPS in bytes; ``td_config``: what a VMM may configure of a TD.
+    """
 
     major: int
     minor: int
@@ -152,6 +180,8 @@ class Sysinfo:
     max_tdmrs: int = 0
     max_reserved: int = 0
     pamt_entry_sizes: tuple[int, int, int] = (0, 0, 0)
+    td_sizes: tuple[int, int, int] = (0, 0, 0)
+    td_config: TdConfig = field(default_factory=lambda: TdConfig())
 
     @property
     def version(self) -> str:
@@ -163,7 +193,10 @@ class Sysinfo:
 
 
 class UpdateState(IntEnum):
-    """UPDATE.states: the global state; START is only the workers' initial value."""
+    """UPDATE.states: the global state; START is only the workers' initial value.
+
+    The last acknowledgement of DONE counts on as well, to a value that nobody reads any more.
+    """
 
     START = 0
     SHUTDOWN = 1
@@ -171,6 +204,7 @@ class UpdateState(IntEnum):
     CPU_INIT = 3
     RUN_UPDATE = 4
     DONE = 5
+    BEHIND_DONE = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,26 +248,40 @@ class FwError(Enum):
     FW_INVALID = "firmware-invalid"
 
 
+class FwState(Enum):
+    """The generic loader's state of a buffer, beside the worker's progress."""
+
+    INITIAL = "nothing is collected; what was written before may still be read"
+    LOADING = "data are collected"
+    DONE = "the data are the worker's"
+
+
 @dataclass(frozen=True, slots=True)
 class Upload:
     """One upload directory.
 
-    ``loading``    data are being collected
-    ``buffer``     what was written to ``data``
+    ``state``      of the buffer
+    ``buffer``     what was written to ``data``; freed by the next 1 in ``loading``, or when the worker is done with it
     ``remaining``  bytes not yet transferred; left as it is by an error
     ``canceled``   somebody wrote 1 to ``cancel`` (v1-v3 look at it before they start)
+    ``returned``   the worker has given the buffer back and is about to become idle
     ``hung``       the worker never came back
     """
 
     name: str
-    loading: bool = False
+    state: FwState = FwState.INITIAL
     buffer: bytes = b""
-    data: bytes = b""
     status: Status = Status.IDLE
     error: tuple[Status, FwError] | None = None
     remaining: int = 0
     canceled: bool = False
+    returned: bool = False
     hung: bool = False
+
+    @property
+    def loading(self) -> bool:
+        """What ``loading`` reads."""
+        return self.state is FwState.LOADING
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +297,11 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class HostState:
-    """Everything the kernel remembers.  ``bugs`` as /proc/cpuinfo spells them."""
+    """Everything the kernel remembers.
+
+    ``features``, ``bugs``  as /proc/cpuinfo spells them; ``lacks``: of XSAVE, MOVDIR64B and self-snoop, what is missing
+    ``script``              what SEAMCALL does instead of entering SEAM, where something was scripted
+    """
 
     series: KernelSeries
     cpus: tuple[Cpu, ...]
@@ -257,6 +309,9 @@ class HostState:
     sysinfo: Sysinfo | None = None
     features: frozenset[str] = frozenset()
     bugs: frozenset[str] = frozenset()
+    lacks: frozenset[str] = frozenset()
+    boot: Boot = field(default_factory=lambda: Boot())
+    script: Script | None = None
     keyids: tuple[int, int] = (0, 0)
     seamldr_lock: int | None = None
     sysinit_lock: int | None = None

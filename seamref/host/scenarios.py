@@ -243,7 +243,7 @@ def stage(
     seen: list[UpdateState] = []
 
     def watch(at: Host, ready: tuple[int, ...]) -> int:
-        state = control(at).state
+        state = min(control(at).state, UpdateState.DONE)
         if state not in seen:
             seen.append(state)
             if trouble.act is not None and state is trouble.entering:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import assert_never
 
 from seamref.arch.events import shutdown
-from seamref.arch.lp import CF
+from seamref.arch.lp import ARITHMETIC, CF, ZF
 from seamref.arch.outcome import Entered, EntryFailed, Fault, Guest, Left, Shutdown, VmExit, VmFailInvalid, VmFailValid
 from seamref.arch.seam import seamcall as seamcall_instruction
 from seamref.arch.software import Running
@@ -31,7 +31,8 @@ from seamref.host.abi import (
 )
 from seamref.host.kernel import Host
 from seamref.host.records import NO_ARGS, TDX_PREFIX, Call, Returned, Stub, Wrap
-from seamref.spec import Check, CheckTable, clause, implements
+from seamref.host.script import Ends, Rule
+from seamref.spec import CHOSEN, MEASURED, Check, CheckTable, clause, implements
 
 clause("LNX.stub", "what __seamcall, __seamcall_ret and __seamcall_saved_ret load and store",
        "LNX seamcall.S, tdxcall.S")
@@ -42,6 +43,8 @@ clause("LNX.stub.fixup", "a fault on SEAMCALL becomes TDX_SW_ERROR | vector, not
 clause("LNX.attempt", "each attempt marks this CPU's caches as incoherent before the instruction",
        "LNX seamcall_internal.h")
 clause("LNX.retry", "10 attempts in total while the whole of RAX equals TDX_RND_NO_ENTROPY", "LNX seamcall_internal.h")
+clause("LNX.retry.block", "an attempt is repeated with the block as the failed one left it: what __seamcall_ret or "
+       "__seamcall_saved_ret stored is loaded again", "LNX seamcall_internal.h, tdxcall.S", MEASURED)
 
 
 STUB_RIP = {Stub.SEAMCALL: 0xFFFFFFFF82000000, Stub.RET: 0xFFFFFFFF82000100, Stub.SAVED_RET: 0xFFFFFFFF82000200}
@@ -75,6 +78,9 @@ def _begin(host: Host, cpu: int, call: Call) -> CallStep:
         setattr(lp, name, getattr(call.args, name))
     lp.rip = STUB_RIP[call.stub]
     call = replace(call, attempts=call.attempts + 1)
+    rule = _scripted(host, cpu, call)
+    if rule is not None:
+        return _play(host, cpu, call, rule)
     outcome = seamcall_instruction(host.platform, lp.id)
     match outcome:
         case Entered():
@@ -82,19 +88,55 @@ def _begin(host: Host, cpu: int, call: Call) -> CallStep:
         case VmFailInvalid():
             return _end(host, cpu, call, f"VMfailInvalid ({outcome.clause})")
         case Fault():
-            return _fixup(host, cpu, call, outcome)
+            return _fixup(host, cpu, call, outcome.vector, f"{outcome} ({outcome.clause})")
         case VmExit():
             raise NotModelled("a kernel in a VM: SEAMCALL exits to the hypervisor below", outcome.clause)
         case _ as never:
             assert_never(never)
 
 
+def _scripted(host: Host, cpu: int, call: Call) -> Rule | None:
+    """The rule that decides this SEAMCALL, when the SEAM side is scripted and a rule fits."""
+    script = host.state.script
+    if script is None:
+        return None
+    registers = tuple((name, getattr(call.args, name)) for name in call.stub.loads)
+    script, rule = script.ask(cpu, call.fn, registers)
+    host.set(script=script)
+    return rule
+
+
+@implements("SCRIPT.outcome", "a scripted SEAMCALL is one piece from entry to return; no software in SEAM runs",
+            "SEAMREF recorded Linux vectors", CHOSEN)
+def _play(host: Host, cpu: int, call: Call, rule: Rule) -> CallStep:
+    """SCRIPT.outcome: what the rule says, seen from behind the instruction."""
+    lp = host.lp(cpu)
+    match rule.outcome:
+        case Ends.FAULT:
+            assert rule.vector is not None
+            return _fixup(host, cpu, call, rule.vector, f"exception {rule.vector} (scripted)")
+        case Ends.VMFAILINVALID:
+            lp.rflags = lp.rflags & ~ARITHMETIC | CF
+        case Ends.ZF:
+            lp.rflags = lp.rflags & ~ARITHMETIC | ZF
+        case Ends.COMPLETED:
+            lp.rflags &= ~ARITHMETIC
+            lp.rax = rule.rax
+            for name, value in rule.out:
+                setattr(lp, name, value)
+            if rule.store and rule.rax == TDX_SUCCESS:
+                host.write(call.args.rcx, rule.store)
+        case _ as never:
+            assert_never(never)
+    return _end(host, cpu, call, f"{rule.outcome.value} (scripted)")
+
+
 @implements("LNX.stub.fixup")
-def _fixup(host: Host, cpu: int, call: Call, fault: Fault) -> CallStep:
+def _fixup(host: Host, cpu: int, call: Call, vector: int, did: str) -> CallStep:
     """LNX.stub.fixup: the exception handler puts the vector into RAX and continues behind the instruction."""
     lp = host.lp(cpu)
     lp.rip = STUB_RIP[call.stub] + 4
-    return _again(call, Returned(TDX_SW_ERROR | int(fault.vector), call.args), f"{fault} ({fault.clause})")
+    return _again(call, Returned(TDX_SW_ERROR | int(vector), call.args), did)
 
 
 @implements("LNX.stub.cf")
@@ -128,9 +170,14 @@ def _zero(host: Host, cpu: int) -> None:
 def _again(call: Call, returned: Returned, did: str) -> CallStep:
     """LNX.retry: preemption is on again between two attempts."""
     if returned.rax in call.retry_on and call.attempts < RDRAND_RETRY_LOOPS:
-        return CallStep(f"{leaf_title(call.fn)}: {did}; attempt {call.attempts + 1}",
-                        replace(call, inside=False))
+        return CallStep(f"{leaf_title(call.fn)}: {did}; attempt {call.attempts + 1}", _repeat(call, returned))
     return CallStep(f"{leaf_title(call.fn)}: {did}", None, returned)
+
+
+@implements("LNX.retry.block")
+def _repeat(call: Call, returned: Returned) -> Call:
+    """LNX.retry.block: the loop passes the same block to the stub again."""
+    return replace(call, args=returned.args, inside=False)
 
 
 def step_call(host: Host, cpu: int, call: Call) -> CallStep:

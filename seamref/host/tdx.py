@@ -20,14 +20,16 @@ from seamref.host.abi import (
     Leaf,
 )
 from seamref.host.enable import tdx_cpu_enable
-from seamref.host.kernel import PAGE, Host, vmx_get, vmx_put
+from seamref.host.kernel import PAGE, Host, has_tdx, vmx_get, vmx_put
 from seamref.host.metadata import read_sysinfo
 from seamref.host.records import TDX_PREFIX, ModuleState, Stub, Sysinfo
 from seamref.host.seamcall import seamcall, seamcall_prerr, seamcall_prerr_ret
-from seamref.spec import CHOSEN, Check, CheckTable, implements
+from seamref.spec import CHOSEN, MEASURED, Check, CheckTable, implements
 
 GIB = 1 << 30
 TDMR_ALIGN = GIB
+LAST_OF_PACKAGE = ("TDX requires all packages to have an online CPU. "
+                   "Delete all TDs in order to offline all CPUs of a package.")
 
 
 @implements("LNX.cpu_online", "a CPU that comes online takes a VMX reference and initialises itself for the module; "
@@ -60,16 +62,23 @@ def cpu_offline(host: Host, cpu: int) -> Errno:
     """LNX.cpu_offline: -EBUSY for CPU 0, for the last of a package with TDs, and while hotplug is held off."""
     if host.state.hotplug_readers or cpu == 0:
         return Errno.EBUSY
+    ret = tdx_offline_cpu(host, cpu)
+    if ret is Errno.OK:
+        host.set_cpu(cpu, online=False)
+    return ret
+
+
+def tdx_offline_cpu(host: Host, cpu: int) -> Errno:
+    """The hotplug callback itself."""
     package = host.lp(cpu).package
     others = [n for n in host.online if n != cpu and host.lp(n).package == package]
     if not others and host.state.tds:
-        host.printk(TDX_PREFIX, f"TDX private KeyIDs in use: CPU {cpu} is the last of package {package}, stays online")
+        host.printk(TDX_PREFIX, LAST_OF_PACKAGE)
         return Errno.EBUSY
     flush_vcpus(host, cpu)
     _wbinvd(host, cpu)
     if host.cpu(cpu).vmx_refs:
         vmx_put(host, cpu)
-    host.set_cpu(cpu, online=False)
     return Errno.OK
 
 
@@ -131,22 +140,36 @@ def resume(host: Host) -> Errno:
 
 # --- boot -----------------------------------------------------------------------------------------------------
 
-ENABLE: CheckTable[Host, Errno] = CheckTable("tdx_enable", (
-    Check("TDX_ENABLE.platform", "no TDX host platform", lambda h: "tdx_host_platform" not in h.state.features,
-          Errno.ENODEV, "LNX tdx.c tdx_enable"),
-    Check("TDX_ENABLE.xsave", "no XSAVE", lambda h: "no_xsave" in h.state.bugs, Errno.EINVAL, "LNX tdx.c tdx_enable"),
-    Check("TDX_ENABLE.movdir64b", "no MOVDIR64B", lambda h: "no_movdir64b" in h.state.bugs, Errno.EINVAL,
-          "LNX tdx.c tdx_enable"),
-    Check("TDX_ENABLE.selfsnoop", "no self-snoop", lambda h: "no_selfsnoop" in h.state.bugs, Errno.ENODEV,
-          "LNX tdx.c tdx_enable"),
-), "What tdx_enable wants of the processor.")
+_ENABLE = "LNX tdx.c tdx_enable"
+
+ENABLE: CheckTable[Host, tuple[Errno, str]] = CheckTable("tdx_enable", (
+    Check("TDX_ENABLE.platform", "no TDX host platform", lambda h: not has_tdx(h),
+          (Errno.ENODEV, "TDX not supported by the host platform"), _ENABLE, MEASURED),
+    Check("TDX_ENABLE.xsave", "no XSAVE", lambda h: "xsave" in h.state.lacks,
+          (Errno.EINVAL, "XSAVE is required for TDX"), _ENABLE, MEASURED),
+    Check("TDX_ENABLE.movdir64b", "no MOVDIR64B", lambda h: "movdir64b" in h.state.lacks,
+          (Errno.EINVAL, "MOVDIR64B is required for TDX"), _ENABLE, MEASURED),
+    Check("TDX_ENABLE.selfsnoop", "no self-snoop", lambda h: "selfsnoop" in h.state.lacks,
+          (Errno.ENODEV, "Self-snoop is required for TDX"), _ENABLE, MEASURED),
+), "What tdx_enable wants of the processor: errno and the line that says so.")
+
+
+@implements("TDX_ENABLE", "the processor's features are asked before anything else", _ENABLE, MEASURED)
+def check_enable(host: Host) -> Errno:
+    """TDX_ENABLE: 0, or an errno behind its line."""
+    row = ENABLE.decide(host)
+    if row is None:
+        return Errno.OK
+    errno, line = row.result
+    host.printk(TDX_PREFIX, line)
+    return errno
 
 
 def tdx_enable(host: Host) -> Errno:
     """``tdx_enable``: the checks, VMX and the module on every online CPU, metadata, TDMRs, keys, PAMTs."""
-    row = ENABLE.decide(host)
-    if row is not None:
-        return row.result
+    ret = check_enable(host)
+    if ret is not Errno.OK:
+        return ret
     for cpu in host.online:
         ret = tdx_online_cpu(host, cpu)
         if ret is not Errno.OK:
@@ -164,15 +187,23 @@ def tdx_enable(host: Host) -> Errno:
 
 
 def _init_module(host: Host) -> Errno:
-    ret = read_sysinfo(host)
+    ret = read_metadata(host)
     if ret is not Errno.OK:
         return ret
-    info = host.state.sysinfo
-    assert info is not None
-    if not info.features0 & FEATURES0_NO_RBP_MOD:
+    assert host.state.sysinfo is not None
+    return _config(host, host.state.sysinfo)
+
+
+@implements("LNX.no_rbp_mod", "a module without TDX_FEATURES0 bit 18 (NO_RBP_MOD) is refused: its TDs could change the "
+            "kernel's frame pointer", "LNX tdx.c check_features", MEASURED)
+def read_metadata(host: Host) -> Errno:
+    """LNX.no_rbp_mod: all global metadata, then the one feature that Linux insists on."""
+    ret = read_sysinfo(host)
+    if ret is Errno.OK and host.state.sysinfo is not None \
+            and not host.state.sysinfo.features0 & FEATURES0_NO_RBP_MOD:
         host.printk(TDX_PREFIX, "frame pointer (RBP) clobber bug present, upgrade TDX module")
         return Errno.EINVAL
-    return _config(host, info)
+    return ret
 
 
 TDMR_BASE = 0x100000000
@@ -192,6 +223,7 @@ def _config(host: Host, info: Sysinfo) -> Errno:
         length = -(-entries * size // PAGE) * PAGE
         fields[f"pamt_{name}_base"], fields[f"pamt_{name}_size"] = pamt, length
         pamt += length
+    pamt_kb = (pamt - TDMR_BASE - GIB) // 1024
     page = host.alloc(PAGE)
     host.write(page, TDMR_INFO.encode(fields))
     array = host.alloc(PAGE)
@@ -202,6 +234,8 @@ def _config(host: Host, info: Sysinfo) -> Errno:
         ret = _config_keys(host)
     if ret is Errno.OK:
         ret = _init_tdmr(host)
+    if ret is Errno.OK:
+        host.printk(TDX_PREFIX, f"{pamt_kb} KB allocated for PAMT")
     host.free(array)
     host.free(page)
     return ret

@@ -31,13 +31,13 @@ from seamref.host.abi import (
     Leaf,
 )
 from seamref.host.kernel import Host
-from seamref.host.metadata import read_sysinfo_field
+from seamref.host.metadata import M16, read_sysinfo_field
 from seamref.host.records import SEAMLDR_PREFIX, TDX_PREFIX, Call, Control, ModuleState, Stub, Task, UpdateState, Wrap
 from seamref.host.seamcall import prerr
 from seamref.host.seamldr import seamldr_task
 from seamref.host.series import AfterShutdown, Compat, Failure, Handoff, Lead, Refresh
 from seamref.host.tasks import Next, Stepped, Stuck, handler, is_blocked, local, may_wait, start, step
-from seamref.spec import CHOSEN, clause, implements
+from seamref.spec import CHOSEN, MEASURED, clause, implements
 
 UPDATE_FAILED = "update failed, SEAMCALLs will report failure until TDs killed"
 
@@ -125,8 +125,8 @@ def _ack(host: Host, cpu: int, task: Task) -> Next:
         if acks == len(shared.cpus) and (rule is not Failure.ALL_ACK or failures == 0):
             acks = 0
             jump = rule is Failure.JUMP_DONE and failures > 0
-            state = UpdateState.DONE if jump or state is UpdateState.DONE else UpdateState(state + 1)
-            did += f": all did; {state.name}" if state is not shared.state else ": all did"
+            state = UpdateState.DONE if jump else UpdateState(state + 1)
+            did += f": all did; {state.name}" if shared.state < state <= UpdateState.DONE else ": all did"
     _set(host, acks=acks, failures=failures, state=state)
     return Next(did, replace(task, pc="update.check", worst=worst))
 
@@ -176,7 +176,7 @@ def _shutdown_read(host: Host, cpu: int, task: Task) -> Next:
             return Next("no handoff version: warns", replace(task, pc="shutdown.call", data=0))
         return Next(f"no handoff version: {task.ret}", replace(task, pc="update.ack"))
     assert task.returned is not None
-    hv = task.returned.args.r8
+    hv = task.returned.args.r8 & M16
     return Next(f"handoff version {hv}", replace(task, pc="shutdown.call", data=hv))
 
 
@@ -252,7 +252,7 @@ def _version_read(host: Host, cpu: int, task: Task) -> Next:
         host.warn("tdx_module_run_update", "reading the version failed", once=True)
         return Next("version not read: warns", _initialized(host, task))
     assert task.returned is not None
-    _set_version(host, _VERSION_FIELDS[task.data], task.returned.args.r8)
+    _set_version(host, _VERSION_FIELDS[task.data], task.returned.args.r8 & M16)
     if task.data + 1 < len(_VERSION_FIELDS):
         return Next("version field", _read(task, task.data + 1))
     return Next("version refreshed, initialised", _initialized(host, task))
@@ -291,14 +291,23 @@ def is_finished(host: Host) -> bool:
     return len(control(host).rets) == len(control(host).cpus)
 
 
-@implements("UPDATE.result", "stop_machine returns the last non-zero result that a worker recorded",
-            "LNX kernel/stop_machine.c", CHOSEN)
-def finish(host: Host) -> Errno:
-    """UPDATE.result: collect the workers, let hotplug go, and what some versions do afterwards."""
+@implements("UPDATE.result", "stop_machine returns one of the workers' non-zero results; which, nobody promises: its "
+            "threads store them in no fixed order", "LNX kernel/stop_machine.c", MEASURED)
+def may_return(host: Host) -> tuple[Errno, ...]:
+    """UPDATE.result: every value that stop_machine may give, once all workers returned."""
     if not is_finished(host):
-        raise SeamrefError("finish before every worker returned")
+        raise SeamrefError("asked for the result before every worker returned")
+    wrong = sorted({ret for _, ret in control(host).rets if ret is not Errno.OK}, reverse=True)
+    return tuple(wrong) or (Errno.OK,)
+
+
+@implements("UPDATE.finish", "of several results the one of the worker that returned last is taken here",
+            "SEAMREF errata", CHOSEN)
+def finish(host: Host) -> Errno:
+    """UPDATE.finish: collect the workers, let hotplug go, and what some versions do afterwards."""
+    allowed = may_return(host)
     shared = control(host)
-    ret = next((ret for _, ret in reversed(shared.rets) if ret is not Errno.OK), Errno.OK)
+    ret = next((ret for _, ret in reversed(shared.rets) if ret in allowed), Errno.OK)
     host.set(update=None, hotplug_readers=host.state.hotplug_readers - 1)
     if ret is Errno.OK:
         _refresh_outside(host)
@@ -395,6 +404,6 @@ def run_update(host: Host, params: int, schedule: Schedule = in_order) -> Errno 
 
 
 __all__ = [
-    "Finish", "begin", "control", "finish", "in_order", "is_blocked", "is_finished",
+    "Finish", "begin", "control", "finish", "in_order", "is_blocked", "is_finished", "may_return",
     "round_robin", "run_update", "step", "steps",
 ]

@@ -10,6 +10,8 @@ from seamref.spec import Check, CheckTable, implements
 from seamref.tdxmodule.core import Answer, Call, View, leaf
 from seamref.tdxmodule.status import SUCCESS, Operand, Result, Status
 from seamref.tdxmodule.structures import (
+    ATTRIBUTES_FIXED0,
+    ATTRIBUTES_FIXED1,
     MAX_CMRS,
     MAX_RESERVED,
     MAX_TDMRS,
@@ -17,6 +19,8 @@ from seamref.tdxmodule.structures import (
     PAMT_ENTRY,
     TDCS_PAGES,
     TDVPS_PAGES,
+    XFAM_FIXED0,
+    XFAM_FIXED1,
 )
 
 S = Status
@@ -90,6 +94,12 @@ FIELDS: tuple[SysField, ...] = (
     SysField(0x9800000100000000, "TDR_BASE_SIZE", _const(PAGE)),
     SysField(0x9800000100000100, "TDCS_BASE_SIZE", _const(TDCS_PAGES * PAGE)),
     SysField(0x9800000100000200, "TDVPS_BASE_SIZE", _const(TDVPS_PAGES * PAGE)),
+    SysField(0x1900000300000000, "ATTRIBUTES_FIXED0", _const(ATTRIBUTES_FIXED0), guest=True),
+    SysField(0x1900000300000001, "ATTRIBUTES_FIXED1", _const(ATTRIBUTES_FIXED1), guest=True),
+    SysField(0x1900000300000002, "XFAM_FIXED0", _const(XFAM_FIXED0), guest=True),
+    SysField(0x1900000300000003, "XFAM_FIXED1", _const(XFAM_FIXED1), guest=True),
+    SysField(0x9900000100000004, "NUM_CPUID_CONFIG", _const(0)),
+    SysField(0x9900000100000008, "MAX_VCPUS_PER_TD", _const(576)),
 )
 """System metadata in the order of TDH.SYS.RD.  MODULE_HV, MIN_UPDATE_HV and NO_DOWNGRADE are the build's constants;
 what SHUTDOWN and UPDATE enforce is the sigstruct's, which may be stricter."""
