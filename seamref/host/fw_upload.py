@@ -29,7 +29,7 @@ M32, M64 = (1 << 32) - 1, (1 << 64) - 1
 
 SUPPORTED: CheckTable[Host, bool] = CheckTable("tdx_host supported", (
     Check("SUPPORTED.sysinfo", "no system information: the module is not initialised",
-          lambda h: h.state.sysinfo is None, False, "LNX tdx-host.c"),
+          lambda h: h.state.sysinfo is None or not h.state.module.initialized, False, "LNX tdx-host.c"),
     Check("SUPPORTED.td_preserving", "TDX_FEATURES0 bit 1 (TD_PRESERVING) is 0",
           lambda h: h.state.sysinfo is not None and not h.state.sysinfo.features0 & FEATURES0_TD_PRESERVING, False,
           "LNX tdx-host.c"),
@@ -300,7 +300,8 @@ def read_version(host: Host) -> str | Errno:
     return host.state.sysinfo.version + "\n"
 
 
-def _seamldr_file(name: str) -> Read:
+def seamldr_file(name: str) -> Read:
+    """How ``seamldr_version`` ("version") and ``num_remaining_updates`` are read: SEAMLDR.INFO, each time."""
     def read(host: Host) -> str | Errno:
         device = host.state.device
         for known, text in device.read_once if device is not None else ():
@@ -325,8 +326,8 @@ def files(host: Host) -> dict[str, File]:
     if device.updates:
         where, mode = host.series.seamldr_dir, host.series.seamldr_mode
         prefix = "seamldr_" if where == FAUX else ""
-        found[f"{where}/{prefix}version"] = File(mode, _seamldr_file("version"))
-        found[f"{where}/num_remaining_updates"] = File(mode, _seamldr_file("num_remaining_updates"))
+        found[f"{where}/{prefix}version"] = File(mode, seamldr_file("version"))
+        found[f"{where}/num_remaining_updates"] = File(mode, seamldr_file("num_remaining_updates"))
     up: Upload | None = host.state.upload
     if up is not None:
         for here in (f"/sys/class/firmware/{up.name}", f"{root}/firmware/{up.name}"):

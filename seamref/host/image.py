@@ -75,10 +75,14 @@ def format_of(data: Buffer) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the checks look at: the file, and its header read as one format; bytes behind the end read as zero."""
+    """What the checks look at: the file, and its header read as one format; bytes behind the end read as zero.
+
+    ``length``: bytes of the file when ``data`` are only the first of it.
+    """
 
     data: Buffer
     no_memory: bool = False
+    length: int | None = None
 
     def v1(self, name: str) -> int:
         """A field of TDX_BLOB_V1."""
@@ -98,7 +102,7 @@ class Header:
     @property
     def size(self) -> int:
         """Bytes of the file."""
-        return len(self.data)
+        return len(self.data) if self.length is None else self.length
 
     @property
     def sig_size(self) -> int:
@@ -313,6 +317,7 @@ KERNEL_V8: CheckTable[Header, Refusal] = CheckTable("KERNEL_IMAGE_V8", (
 ), "Format 1.0 as version v8 checks it: no lengths; surplus pages are left out silently.")
 
 _LNX = "LNX arch/x86/virt/vmx/tdx/seamldr.c b2128290c299"
+_ZEROS = bytes(PAGE - 20)
 
 KERNEL_V2: CheckTable[Header, Refusal] = CheckTable("KERNEL_IMAGE_V2", (
     Check("IMAGE2.header", "the file is shorter than the header", lambda c: c.size < PAGE, _EINVAL, _LNX,
@@ -326,7 +331,7 @@ KERNEL_V2: CheckTable[Header, Refusal] = CheckTable("KERNEL_IMAGE_V2", (
           lambda c: c.v2("sigstruct_nr_pages") > MAX_SIGSTRUCT_PAGES or c.v2("module_nr_pages") > MAX_MODULE_PAGES,
           _EINVAL, _LNX, applies=_since("v10", "merged")),
     Check("IMAGE2.signature", "the signature is not TDX-BLOB", lambda c: c.raw(4, 12) != MAGIC, _EINVAL, _LNX),
-    Check("IMAGE2.reserved", "a reserved byte is not 0", lambda c: any(c.raw(20, PAGE)), _EINVAL, _LNX),
+    Check("IMAGE2.reserved", "a reserved byte is not 0", lambda c: c.raw(20, PAGE) != _ZEROS, _EINVAL, _LNX),
 ), "Format 2.0 as versions v9, v10 and the merged kernel check it.")
 
 KERNEL_VERSIONS = ("v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "merged")
@@ -382,13 +387,16 @@ def kernel_table(version: str) -> CheckTable[Header, Refusal]:
 
 @implements("IMAGE.check", "the kernel checks the file's header and lists its pages for P-SEAMLDR; it looks at no "
             "hash, signature or compatibility", _LNX)
-def check_image(data: Buffer, version: str = "merged", *, no_memory: bool = False) -> ImageOutcome:
+def check_image(
+    data: Buffer, version: str = "merged", *, no_memory: bool = False, length: int | None = None
+) -> ImageOutcome:
     """IMAGE.check: what ``seamldr_install_module`` makes of a file before anything is shut down.
 
-    ``version`` of the series; ``no_memory``: the allocation of SEAMLDR_PARAMS fails.  What v1 to v3 and v9 read
+    ``version`` of the series; ``no_memory``: the allocation of SEAMLDR_PARAMS fails; ``length``: bytes of the file,
+    when ``data`` are only its first.  What v1 to v3 and v9 read
     behind the end of a short file is taken to be zero (*chosen*: the buffer is whole pages).
     """
-    header = Header(data, no_memory)
+    header = Header(data, no_memory, length)
     row = kernel_table(version).decide(header, version)
     if row is not None:
         message = "" if version in row.result.quiet else row.result.message.format(version=header.v1("version"))
@@ -401,7 +409,7 @@ def check_image(data: Buffer, version: str = "merged", *, no_memory: bool = Fals
     sig = header.sig_size // PAGE
     mod = -(-header.module_size // PAGE) if version == "v1" else header.module_size // PAGE
     if version == "v8":
-        mod = min((len(data) - offset) // PAGE, MAX_MODULE_PAGES)
+        mod = min((header.size - offset) // PAGE, MAX_MODULE_PAGES)
     params_version = int(version in ("v5", "v6", "v7", "v8") and header.sig_size > PAGE)
     return ImageTaken(params_version, _pages(PAGE, min(sig, 4)), _pages(offset, mod), mod)
 

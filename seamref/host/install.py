@@ -32,10 +32,10 @@ class Prepared:
 
 @implements("INSTALL_MODULE.params", "the pages of the uploaded file are named to P-SEAMLDR where they lie",
             "LNX seamldr.c")
-def build_params(host: Host, data: bytes, taken: ImageTaken) -> Prepared:
+def build_params(host: Host, data: bytes, taken: ImageTaken, length: int | None = None) -> Prepared:
     """INSTALL_MODULE.params: put the file into kernel memory and list its pages by physical address."""
     params = host.alloc(PAGE)
-    at = host.alloc(len(data))
+    at = host.alloc(len(data) if length is None else length)
     if not params or not at:
         raise SeamrefError(f"the kernel's memory cannot hold a file of {len(data)} bytes")
     host.write(at, data)
@@ -66,20 +66,21 @@ def check_gate(host: Host) -> Errno:
     return Errno.OK
 
 
-def prepare(host: Host, data: bytes, *, no_memory: bool = False) -> Prepared | Errno:
+def prepare(host: Host, data: bytes, *, no_memory: bool = False, length: int | None = None) -> Prepared | Errno:
     """Everything before stop_machine: the gate, the image checks, the parameter page.
 
-    ``no_memory``: the allocation of that page fails.
+    ``no_memory``: the allocation of that page fails; ``length``: bytes of the file, when ``data`` are only its first
+    and zeros follow.
     """
     gate = check_gate(host)
     if gate is not Errno.OK:
         return gate
-    checked = check_image(data, host.series.name, no_memory=no_memory)
+    checked = check_image(data, host.series.name, no_memory=no_memory, length=length)
     if isinstance(checked, ImageRefused):
         if checked.message:
             host.printk(SEAMLDR_PREFIX, checked.message)
         return checked.errno
-    return build_params(host, data, checked)
+    return build_params(host, data, checked, length)
 
 
 @implements("INSTALL_MODULE", "validate, hold hotplug off, stop_machine with the worker on every online CPU, free",

@@ -219,6 +219,8 @@ def tdx_init(host: Host, early: Early | None = None) -> None:
 def vmx_get(host: Host, cpu: int) -> Errno:
     """LNX.vmx_get: take a VMX reference; VMXON when it is the first.  -EIO when VMXON is refused."""
     record = host.cpu(cpu)
+    if record.vmx_refs == 0 and host.state.script is not None and host.state.script.vmxon is not None:
+        return host.state.script.vmxon
     if record.vmx_refs == 0:
         lp = host.lp(cpu)
         region = record.vmxon_region or host.alloc(PAGE)

@@ -24,6 +24,7 @@ from seamref.host.abi import (
     TDX_SUCCESS,
     TDX_SYS_BUSY,
     TDX_UPDATE_COMPAT_SENSITIVE,
+    Errno,
     Leaf,
     leaf_title,
 )
@@ -150,10 +151,14 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """Rules in order, and every SEAMCALL made since they were given (which is also how calls are counted)."""
+    """Rules in order, and every SEAMCALL made since they were given (which is also how calls are counted).
+
+    ``vmxon``: what VMXON on a CPU that has no VMX user yet ends in; ``None``: the instruction is executed.
+    """
 
     rules: tuple[Rule, ...] = ()
     asked: tuple[Asked, ...] = ()
+    vmxon: Errno | None = None
 
     @implements("SCRIPT.nth", "calls are counted from 0 for each CPU and each (leaf bits 7:0, leaf bit 63), whichever "
                 "rule decides", "SEAMREF recorded Linux vectors", CHOSEN)

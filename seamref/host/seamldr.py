@@ -23,7 +23,7 @@ from seamref.spec import CHOSEN, implements
 SLEEPING_BUG = "BUG: sleeping function called from invalid context at kernel/locking/spinlock_rt.c"
 
 
-def seamldr_task(leaf: Leaf, rcx: int, then: str = "seamldr.return", **fields: int) -> Task:
+def seamldr_task(leaf: int, rcx: int, then: str = "seamldr.return", **fields: int) -> Task:
     """A task (or the next part of one) that calls P-SEAMLDR and continues at ``then`` with ``ret``."""
     return Task("seamldr.enter", then, data=int(leaf), saved=rcx, **fields)  # type: ignore[arg-type]
 
@@ -135,7 +135,7 @@ def _return(host: Host, cpu: int, task: Task) -> Next:
     return Next(f"returns {task.ret}", None, task.ret)
 
 
-def seamldr_call(host: Host, cpu: int, leaf: Leaf, rcx: int) -> Errno:
+def seamldr_call(host: Host, cpu: int, leaf: int, rcx: int) -> Errno:
     """``seamldr_call`` on one CPU, all at once.
 
     0; -ENODEV: busy, not loaded or disabled; -EIO with a message; -EINVAL on the erratum.
