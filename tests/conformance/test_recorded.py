@@ -15,7 +15,7 @@ from seamref.conformance.registry import FORMATS, recognise
 VECTORS = Path(__file__).resolve().parent / "vectors"
 SLICE = 60
 """Cases of one test: a large group is many tests, so that they can run beside each other."""
-ROOMS = ("pseamldr", "npseamldr")
+ROOMS = ("pseamldr", "npseamldr", "linux")
 """The sets replayed here; each other set has its own test file."""
 
 

@@ -13,17 +13,21 @@ import lab
 
 from seamref.arch import lab as arch_lab
 from seamref.errors import SeamrefError
-from seamref.host import fw_upload
 from seamref.host.abi import SEAMLDR_INFO, TDX_UPDATE_COMPAT_SENSITIVE, Errno, Leaf
 from seamref.host.fw_upload import (
     PROBE,
     SUPPORTED,
+    LoadingText,
     Terminal,
     files,
+    parse_loading,
     probe,
+    read_data,
     read_error,
     upload,
     work,
+    work_piece,
+    work_to_end,
     write_cancel,
     write_data,
     write_loading,
@@ -143,6 +147,7 @@ def test_FW_loading__the_user_procedure_reads_like_a_terminal() -> None:
     assert shell.session(
         "cd /sys/class/firmware/tdx_module", "echo 1 > loading", "cat loading", "cat good.blob > data",
         "echo 0 > loading", "cat status error remaining_size", "cat /sys/devices/faux/tdx_host/version", "ls",
+        "ls /sys/devices/faux/tdx_host", "cat /sys/devices/faux/tdx_host/firmware/tdx_module/status",
     ) == """\
 # cd /sys/class/firmware/tdx_module
 # echo 1 > loading
@@ -156,7 +161,11 @@ idle
 # cat /sys/devices/faux/tdx_host/version
 1.1.01
 # ls
-cancel  data  error  loading  remaining_size  status"""
+cancel  data  error  loading  remaining_size  status
+# ls /sys/devices/faux/tdx_host
+firmware  num_remaining_updates  seamldr_version  version
+# cat /sys/devices/faux/tdx_host/firmware/tdx_module/status
+idle"""
 
 
 def test_FW_loading__states_of_the_worker_one_by_one() -> None:
@@ -170,7 +179,8 @@ def test_FW_loading__states_of_the_worker_one_by_one() -> None:
     while upload(host).status is not Status.IDLE:
         seen.append(shell.run(f"cat {up}/status").strip())
         assert shell.run(f"cat {up}/error") == f"cat: {up}/error: Device or resource busy\n"
-        assert shell.run(f"echo 0 > {up}/loading") == "bash: line 1: echo: write error: Device or resource busy"
+        assert shell.run(f"echo 0 > {up}/loading") == ""  # taken, and nothing happens
+        assert shell.run(f"cat {up}/data") == f"cat: {up}/data: No such device\n"
         assert shell.run(f"echo 1 > {up}/cancel") == ""  # accepted, and nothing comes of it
         work(host)
     assert seen == ["receiving", "preparing", "transferring", "programming"]
@@ -180,23 +190,77 @@ def test_FW_loading__states_of_the_worker_one_by_one() -> None:
 def test_FW_loading__odd_writes() -> None:
     host = ready()
     assert write_loading(host, "x\n") is Errno.OK and not upload(host).loading  # no number reads as 0
-    assert write_data(host, b"early") is Errno.ENODEV
-    assert write_loading(host, "1") is Errno.OK and write_loading(host, "0") is Errno.OK
+    said = "firmware tdx_module: firmware_loading_store: unexpected value"
+    assert host.state.dmesg[-1] == f"{said} (0)"
+    assert write_loading(host, "2") is Errno.OK and host.state.dmesg[-1] == f"{said} (2)"
+    assert write_data(host, b"early") is Errno.OK  # taken without 1; the next 1 throws it away
+    assert read_data(host) == b"early"
+    assert write_loading(host, "1") is Errno.OK and read_data(host) == b"" and write_loading(host, "0") is Errno.OK
     assert upload(host).status is Status.IDLE  # empty data: nothing happens
     write_loading(host, "1")
     write_data(host, b"abc")
-    assert write_loading(host, "-1") is Errno.OK and upload(host).buffer == b"" and not upload(host).loading
+    count = len(host.state.dmesg)
+    assert write_loading(host, "-1") is Errno.OK and not upload(host).loading and len(host.state.dmesg) == count
+    assert read_data(host) == b"abc"  # freed by the next 1 only
+
+
+def test_FW_data__is_a_file_with_offsets_not_a_pipe() -> None:
+    host = ready()
+    write_loading(host, "1")
+    assert write_data(host, b"evilbytes") is Errno.OK and write_data(host, b"good") is Errno.OK
+    assert read_data(host) == b"goodbytes"
+    assert write_data(host, b"!", 12) is Errno.OK and read_data(host, 9) == b"\0\0\0!"
+    assert read_data(host, 13) == b"" == read_data(host, 99)
+
+
+def test_FW_data__a_second_cat_overwrites_the_first() -> None:
+    """cat bad > data; cat good > data: Linux updates the module."""
+    shell = user(ready(), bad=bytes(len(GOOD2)))
+    up = "/sys/class/firmware/tdx_module"
+    shell.session(f"cd {up}", "echo 1 > loading", "cat bad > data", "cat good.blob > data")
+    assert shell.run("sha256sum data").split()[0] == shell.run("sha256sum good.blob").split()[0]
+    assert shell.run("wc -c data") == f"{len(GOOD2)}  data\n"
+    shell.run("echo 0 > loading")
+    assert shell.run("cat error") == "" and shell.run("wc -c data") == "0  data\n"
+
+
+def test_FW_loading_busy__only_when_the_worker_gave_its_data_back_and_is_not_idle_yet() -> None:
+    host = ready()
     write_loading(host, "1")
     write_data(host, GOOD2)
     write_loading(host, "0")
-    host.set(upload=replace(upload(host), loading=True))  # a second collection cannot end while one runs
+    while upload(host).status is not Status.PROGRAMMING:
+        work_piece(host)
+    work_piece(host)
+    assert upload(host).status is Status.PROGRAMMING and upload(host).returned
+    write_loading(host, "1")
+    write_data(host, GOOD2)
     assert write_loading(host, "0") is Errno.EBUSY
+    work_to_end(host)
+    # The data are nobody's now: no worker will give them back, so nothing is taken any more.
+    assert upload(host).status is Status.IDLE and write_data(host, b"x") is Errno.ENODEV
+    assert write_loading(host, "1") is Errno.OK and not upload(host).loading
+
+
+@pytest.mark.parametrize(("text", "older", "newer"), [
+    ("1\n", 1, 1), ("-1", -1, -1), ("0", 0, 0), ("+1", 0, 1), (" 1", 0, Errno.EINVAL), ("x", 0, Errno.EINVAL),
+    ("1 0", 1, Errno.EINVAL), ("", 0, Errno.EINVAL), ("-", 0, Errno.EINVAL), ("1\n\n", 1, Errno.EINVAL),
+    ("4294967297", 1, Errno.ERANGE), ("2147483648", -(1 << 31), Errno.ERANGE), ("1\0junk", 1, 1),
+])
+def test_FW_loading_text__older_and_newer_kernels(text: str, older: int, newer: int | Errno) -> None:
+    assert parse_loading(text) == older
+    assert parse_loading(text, LoadingText.KSTRTOINT) == newer
+    host = ready()
+    if isinstance(newer, Errno):
+        assert write_loading(host, text, LoadingText.KSTRTOINT) is newer
 
 
 def test_FW_cancel__values() -> None:
     host = ready()
-    assert write_cancel(host, "0") is Errno.EINVAL and write_cancel(host, "maybe") is Errno.EINVAL
-    assert write_cancel(host, "1\n") is Errno.ENODEV
+    for text in ("0", "maybe", " 1", "", "of", "-1", "n", "oops"):
+        assert write_cancel(host, text) is Errno.EINVAL, text
+    for text in ("1\n", "12", "yolo", "1 0", "on", "oN", "true", "T"):
+        assert write_cancel(host, text) is Errno.ENODEV, text  # true by its first character, and idle
 
 
 @pytest.mark.parametrize("name", SERIES)
@@ -206,7 +270,7 @@ def test_FW_cancel__v1_to_v3_can(name: str) -> None:
     write_data(host, GOOD1 if "1.0" in host.series.blob.value else GOOD2)
     write_loading(host, "0")
     assert write_cancel(host, "1") is Errno.OK
-    fw_upload.work_to_end(host)
+    work_to_end(host)
     expected = "transferring:user-abort\n" if name in ("v1", "v2", "v3") else ""
     assert read_error(host) == expected
     assert upload(host).remaining == (len(GOOD1) if expected else 0)

@@ -278,7 +278,8 @@ def test_LNX_cpu_offline__last_of_a_package_with_TDs_stays() -> None:
     host = machine(4, sockets=2)
     add_tds(host)
     assert cpu_offline(host, 3) is Errno.OK and cpu_offline(host, 2) is Errno.EBUSY
-    assert "TDX private KeyIDs in use" in host.state.dmesg[-1]
+    assert host.state.dmesg[-1] == ("virt/tdx: TDX requires all packages to have an online CPU. "
+                                    "Delete all TDs in order to offline all CPUs of a package.")
     assert cpu_offline(host, 0) is Errno.EBUSY
     assert not host.lp(3).vmx_on
     assert cpu_online(host, 3) is Errno.OK and host.lp(3).vmx_on
@@ -288,16 +289,19 @@ def test_TDX_ENABLE__each_row_and_its_errno() -> None:
     from seamref.host.machine import cold
     from seamref.host.tdx import ENABLE
 
-    expected = {"TDX_ENABLE.platform": Errno.ENODEV, "TDX_ENABLE.xsave": Errno.EINVAL,
-                "TDX_ENABLE.movdir64b": Errno.EINVAL, "TDX_ENABLE.selfsnoop": Errno.ENODEV}
-    for row, errno in expected.items():
+    expected = {"TDX_ENABLE.platform": (Errno.ENODEV, "TDX not supported by the host platform"),
+                "TDX_ENABLE.xsave": (Errno.EINVAL, "XSAVE is required for TDX"),
+                "TDX_ENABLE.movdir64b": (Errno.EINVAL, "MOVDIR64B is required for TDX"),
+                "TDX_ENABLE.selfsnoop": (Errno.ENODEV, "Self-snoop is required for TDX")}
+    for row, (errno, line) in expected.items():
         host = Host(cold(2))
         assert ENABLE.decide(host) is None
         if row == "TDX_ENABLE.platform":
             host.set(features=frozenset())
         else:
-            host.set(bugs=frozenset({"no_" + row.split(".")[1]}))
+            host.set(lacks=frozenset({row.split(".")[1]}))
         assert ENABLE.decide(host).id == row and tdx_enable(host) is errno  # type: ignore[union-attr]
+        assert host.state.dmesg[-1] == f"virt/tdx: {line}"
 
 
 def test_LNX_tdx_init__without_a_module_the_kernel_says_not_loaded() -> None:
@@ -327,7 +331,75 @@ def test_LNX_tdx_init__one_TDX_KeyID_is_too_few() -> None:
     platform.set_msr(platform.lp(0), 0x87, 1 << 32 | 31)
     host = Host(platform)
     assert host.state.features == frozenset() and tdx_enable(host) is Errno.ENODEV
-    assert host.state.dmesg == ("virt/tdx: initialization failed: too few private KeyIDs available.",)
+    assert host.state.dmesg == (
+        "virt/tdx: BIOS enabled: private KeyID range [32, 33)",
+        "virt/tdx: initialization failed: too few private KeyIDs available.",
+        "virt/tdx: TDX not supported by the host platform",
+    )
+
+
+def test_TDX_INIT__each_row_its_line_and_no_bug_bit_without_TDX() -> None:
+    from seamref.host.kernel import TDX_INIT, Early, tdx_init
+    from seamref.host.machine import cold
+    from seamref.host.records import Boot
+
+    platform = cold(1)
+
+    def early(reading: int | None, **boot: bool) -> tuple[str, tuple[str, ...], frozenset[str]]:
+        host = Host(platform)
+        host.set(dmesg=())
+        what = Early(reading, 0, Boot(**boot))
+        tdx_init(host, what)
+        row = TDX_INIT.decide(what)
+        return row.id if row else "", host.state.dmesg, host.state.features | host.state.bugs
+
+    s3 = "virt/tdx: Disable ACPI S3. Turn off TDX in the BIOS to use ACPI S3."
+    both = frozenset({"tdx_host_platform", "seamret_invd_vmcs"})
+    assert early(None) == ("TDX_INIT.msr", (), frozenset())
+    assert early(31) == ("TDX_INIT.none", (), frozenset())
+    assert early(1 << 32)[0] == "TDX_INIT.few" and early(1 << 32)[2] == frozenset()
+    assert early(32 << 32 | 31, hibernation=True) == ("TDX_INIT.hibernation", (
+        "virt/tdx: BIOS enabled: private KeyID range [32, 64)",
+        "virt/tdx: initialization failed: Hibernation support is enabled"), frozenset())
+    assert early(32 << 32 | 31) == ("", ("virt/tdx: BIOS enabled: private KeyID range [32, 64)", s3), both)
+    assert s3 not in early(32 << 32 | 31, acpi_s3=False)[1]
+    assert early(2 << 32 | 0xFFFFFFFF)[1][0] == "virt/tdx: BIOS enabled: private KeyID range [0, 2)"  # 32-bit numbers
+
+
+def test_LNX_sysinfo__what_a_boot_reads_in_which_order() -> None:
+    from seamref.host.abi import FIELD_MAJOR_VERSION, FIELD_MINOR_VERSION, FIELD_NUM_CPUID_CONFIG, FIELD_UPDATE_VERSION
+    from seamref.host.machine import cold
+    from seamref.host.script import Rule, Script
+    from seamref.host.tdx import read_metadata, tdx_online_cpu
+
+    host = Host(cold(1))
+    assert tdx_online_cpu(host, 0) is Errno.OK
+    host.set(script=Script((Rule(leaf=34, rdx=FIELD_NUM_CPUID_CONFIG, out=(("r8", 0x10000 + 3),)),
+                            Rule(leaf=34, rdx=FIELD_UPDATE_VERSION, out=(("r8", 0x50007),)),
+                            *(Rule(leaf=34, rdx=0x9900000300000400 + i, out=(("r8", i),)) for i in range(3)),
+                            *(Rule(leaf=34, rdx=0x9900000300000500 + i, out=(("r8", 16 + i),)) for i in range(6)))))
+    assert read_metadata(host) is Errno.OK and host.state.sysinfo is not None and host.state.script is not None
+    asked = [call["rdx"] for call in host.state.script.asked]
+    assert asked[:3] == [FIELD_MINOR_VERSION, FIELD_MAJOR_VERSION, FIELD_UPDATE_VERSION] and len(asked) == 27
+    assert host.state.sysinfo.update == 7 and "virt/tdx: Module version: 1.5.07" in host.state.dmesg
+    assert host.state.sysinfo.td_config.cpuid == ((0, 16, 17), (1, 18, 19), (2, 20, 21))
+    host.set(script=Script((Rule(leaf=34, rdx=FIELD_NUM_CPUID_CONFIG, out=(("r8", 129),)),)))
+    assert read_metadata(host) is Errno.EINVAL
+
+
+def test_LNX_sysinfo__the_version_line_comes_even_when_nothing_could_be_read() -> None:
+    from seamref.host.machine import cold
+    from seamref.host.script import Ends, Rule, Script
+    from seamref.host.tdx import read_metadata
+
+    host = Host(cold(1))
+    host.set(script=Script((Rule(outcome=Ends.VMFAILINVALID),)))
+    assert read_metadata(host) is Errno.ENODEV
+    assert host.state.dmesg[-1] == "virt/tdx: Module version: 0.0.00"
+
+
+def test_LNX_tdmr__the_boot_says_how_much_the_PAMTs_take() -> None:
+    assert "virt/tdx: 4108 KB allocated for PAMT" in machine(2).state.dmesg
 
 
 def test_LNX_sysinfo__a_module_that_clobbers_RBP_is_refused() -> None:
