@@ -13,6 +13,7 @@ published source, or *chosen* here because nobody says.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from functools import wraps
@@ -275,3 +276,22 @@ source("ISS25", "TDX module issue 25: which key encrypts the SEAM range",
        "github.com/intel/confidential-computing.tdx.tdx-module issue 25")
 source("RFC8017", "PKCS #1: RSA Cryptography Specifications 2.2", "RFC 8017")
 source("SEAMREF", "A decision of this book, where no source says", "book/processor, errata chapter")
+
+
+@contextmanager
+def deciding(prefixes: str | tuple[str, ...]) -> Iterator[list[Check[Any, Any]]]:
+    """The rows that decide while the block runs, of the tables whose names begin so; the innermost first."""
+    found: list[Check[Any, Any]] = []
+
+    def watch(row: Check[Any, Any], decided: bool) -> None:
+        if decided:
+            found.append(row)
+
+    tables = [table for name, table in TABLES.items() if name.startswith(prefixes)]
+    for table in tables:
+        table.observers.append(watch)
+    try:
+        yield found
+    finally:
+        for table in tables:
+            table.observers.remove(watch)

@@ -52,7 +52,7 @@ class Topology:
 
     def __post_init__(self) -> None:
         if not 1 <= self.sockets <= 8:
-            raise TopologyError(f"Topology.sockets: {self.sockets}, an SEAM platform has 1 to 8")
+            raise TopologyError(f"Topology.sockets: {self.sockets}, a SEAM platform has 1 to 8")
         if not self.ids and not 1 <= self.lps_per_socket <= 1024:
             raise TopologyError(f"Topology.lps_per_socket: {self.lps_per_socket}, must be 1 to 1024")
         if self.addressable and not self.ids and self.addressable < self.lps_per_socket:

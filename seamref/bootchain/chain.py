@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from functools import lru_cache
+from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from seamref.arch import msr
@@ -27,7 +29,7 @@ from seamref.firmware.acm import ACM_HEADER, Misfit, fits, parse_acm
 from seamref.firmware.bios import Setup
 from seamref.firmware.mcheck import Approved, NotApproved, mcheck
 from seamref.firmware.np_seamldr import NpStatus, Returned
-from seamref.spec import CHOSEN, implements
+from seamref.spec import CHOSEN, deciding, implements
 
 if TYPE_CHECKING:
     from seamref.layout import Record
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 INFO, INSTALL, SHUTDOWN = 0x8000000000000000, 0x8000000000000001, 0x8000000000000002
 INFO_BUFFER = 0x3000000
 """Physical address where the host here wants SEAMLDR_INFO."""
+LOADER_TABLES = ("DISPATCH", "SEAMLDR", "INSTALL", "SHARED_HPA", "ELF")
+"""What the names of P-SEAMLDR's check tables begin with."""
 MODULE_ADDRESS = 0x10000000
 """Where the host here puts a TDX module, its sigstruct and SEAMLDR_PARAMS."""
 
@@ -506,19 +510,49 @@ def boot(
 ) -> Platform:
     """BOOT.chain: a platform with a callable P-SEAMLDR, every processor in VMX operation (``vmx``).
 
-    ``sockets`` packages with ``lps`` processors each, or a ``topology``; ``module``: a TDX module image (bytes) or
-    ``True`` for a minted one, installed by SEAMLDR.INSTALL on every processor; ``knobs`` as :func:`make_boot`.
-    A chain that stops raises :class:`BootStopped`.
+    ``sockets`` packages with ``lps`` processors each, or a ``topology``; ``module``: a TDX module image (bytes), the
+    name of a build (such as "1.5.06") or ``True`` for a minted one, installed by SEAMLDR.INSTALL on every processor;
+    ``knobs`` as :func:`make_boot`.
+    A chain that stops raises :class:`BootStopped`; an argument that cannot be meant is a SeamrefError that names it.
     """
+    _check_knobs(topology, sockets, lps, module, knobs)
     if topology is None and (sockets is not None or lps is not None):
-        topology = Topology(sockets or 1, lps or 2)
+        topology = Topology(1 if sockets is None else sockets, 2 if lps is None else lps)
     until = "vmxon" if vmx else "resume"
     result = run_boot(make_boot(topology, vmx=vmx, **knobs), until=until)
     if result.stopped_at is not None:
         raise BootStopped(result)
     if module is not None and module is not False:
-        install(result.platform, None if module is True else module)
+        install(result.platform, None if module is True else _image(module))
     return result.platform
+
+
+def _check_knobs(topology: object, sockets: object, lps: object, module: object, knobs: dict[str, Any]) -> None:
+    """Refuse what :func:`boot` cannot mean, by the name it was given under."""
+    known = {name: parameter for function in (make_boot, Setup) for name, parameter in
+             signature(function).parameters.items() if parameter.kind is not Parameter.VAR_KEYWORD}
+    for name in knobs:
+        if name not in known:
+            near = get_close_matches(name, [*known, "sockets", "lps", "module"], 1)
+            raise SeamrefError(f"boot: no argument {name!r}" + (f"; did you mean {near[0]}?" if near else
+                                                                f"; there are {', '.join(sorted(known))}"))
+    for name, value in (("sockets", sockets), ("lps", lps)):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+            raise SeamrefError(f"boot: {name}: {value!r}, must be a whole number")
+        if value is not None and topology is not None:
+            raise SeamrefError(f"boot: {name} and topology: give one of them")
+    if topology is not None and not isinstance(topology, Topology):
+        raise SeamrefError(f"boot: topology: {topology!r}, must be a Topology")
+    if not (module is None or isinstance(module, bool | str | bytes | bytearray)):
+        raise SeamrefError(f"boot: module: {type(module).__name__}, must be bytes, the name of a build or True")
+
+
+def _image(module: str | bytes) -> bytes:
+    """An image as it is, or that of a named build."""
+    from seamref import mint
+    from seamref.tdxmodule.build import get_build
+
+    return mint.module_image(get_build(module).name) if isinstance(module, str) else bytes(module)
 
 
 # --- the host's calls into P-SEAMLDR
@@ -547,15 +581,23 @@ def read_info(platform: Platform, lp_id: int | None = None, at: int = INFO_BUFFE
 
 
 def install(platform: Platform, image: bytes | None = None, sigstruct: bytes | None = None, scenario: int = 0) -> None:
-    """SEAMLDR.INSTALL of a module on every processor; a failure is a SeamrefError that names the status."""
+    """SEAMLDR.INSTALL of a module on every processor.
+
+    A call that does not succeed is a SeamrefError that names the status, RDX and the clause of the check that refused.
+    """
     from seamref import mint
+    from seamref.pseamldr.api import Status
 
     image = mint.module_image() if image is None else image
     params = mint.place(platform, image, sigstruct, scenario=scenario, at=MODULE_ADDRESS)
     for id in platform.lps:
-        called = seamldr_call(platform, id, INSTALL, params)
+        with deciding(LOADER_TABLES) as rows:
+            called = seamldr_call(platform, id, INSTALL, params)
         if did_stop(called):
-            raise SeamrefError(f"SEAMLDR.INSTALL on processor {id}: {called} ({called.clause})")
+            said = str(called)
+            if isinstance(called.run, Left) and called.rax in set(Status):
+                said += f" {Status(called.rax).name}, RDX = {platform.lp(id).rdx}"
+            raise SeamrefError(f"SEAMLDR.INSTALL on processor {id}: {said} ({rows[-1].id if rows else called.clause})")
 
 
 # --- reloading P-SEAMLDR

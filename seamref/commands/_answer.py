@@ -64,3 +64,30 @@ def envelope(kind: str, body: Mapping[str, Any], version: int = 1) -> dict[str, 
 def print_json(kind: str, body: Mapping[str, Any], version: int = 1) -> None:
     """Print a whole answer; lone surrogates of file names stay escaped."""
     print(json.dumps(envelope(kind, body, version), indent=1))
+
+
+class Rows:
+    """An answer that is a list: lines as they come for a reader, one JSON object in the end for a program."""
+
+    def __init__(self, args: argparse.Namespace, kind: str, name: str = "rows") -> None:
+        self.json: bool = args.json
+        self.kind, self.name = kind, name
+        self.rows: list[dict[str, Any]] = []
+
+    def say(self, line: str) -> None:
+        """A line for a reader only."""
+        if not self.json:
+            print(line)
+
+    def add(self, line: str, **fields: Any) -> None:
+        """One element: its line, and its fields."""
+        if self.json:
+            self.rows.append(fields)
+        else:
+            print(line)
+
+    def end(self, code: int = 0, **more: Any) -> int:
+        """Everything was said; ``more`` are fields beside the list.  Gives the exit code."""
+        if self.json:
+            print_json(self.kind, {**more, self.name: self.rows})
+        return code

@@ -21,6 +21,8 @@ FORMATS = {"1": 0x100, "1.0": 0x100, "2": 0x200, "2.0": 0x200}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommands."""
+    from seamref.commands._answer import add_json
+
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="join|split|convert|check|mint|demo")
     join = verbs.add_parser("join", help="module image and sigstruct to a blob")
     join.add_argument("module", metavar="BIN")
@@ -45,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for writer in (join, split, convert, minted):
         writer.add_argument("--force", action="store_true", help="replace a file that is there")
     verbs.add_parser("demo", help="a test image in both formats, before every kernel, and converted there and back")
+    add_json(check)
     check.add_argument("--kernel", metavar="VERSION", help="exit code by this kernel: v1 to v10 or merged")
 
 
@@ -65,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     data = files.read(args.blob, limit=LARGEST)
     if args.verb == "check":
-        return _check(files.named(args.blob), data, args.kernel)
+        return _check(files.named(args.blob), data, args.kernel, args.json)
     try:
         version = image.format_of(data)
         blob = image.parse(data)
@@ -130,24 +133,39 @@ def _demo() -> int:
     return 0 if back else 1
 
 
-def _check(name: str, data: bytes, asked: str | None) -> int:
+def _check(name: str, data: bytes, asked: str | None, as_json: bool = False) -> int:
     """The rules of the format, then every kernel."""
+    from seamref.commands._answer import print_json
+    from seamref.commands._names import pick
     from seamref.host import image
 
+    kernel = pick(asked, image.KERNEL_VERSIONS, "version") if asked else None
     version = image.format_of(data)
     table = image.FORMATS[image.V1 if version is None else version][1]
     broken = {row.id for row in image.format_problems(data)}
+    verdict = not broken and version is not None
+    if kernel:
+        verdict = isinstance(image.check_image(data, kernel), image.ImageTaken)
+    if as_json:
+        met = {v: image.check_image(data, v) for v in image.KERNEL_VERSIONS}
+        print_json("blob-check", {
+            "file": name, "version": None if version is None else f"{version >> 8}.{version & 0xFF}",
+            "bytes": len(data), "good": verdict, "kernel": kernel,
+            "rules": [{"clause": row.id, "says": row.says, "broken": row.id in broken} for row in table],
+            "kernels": {v: {"taken": True, "num_module_pages": o.num_module_pages}
+                        if isinstance(o, image.ImageTaken) else
+                        {"taken": False, "errno": str(o.errno), "clause": o.clause, "dmesg": o.message}
+                        for v, o in met.items()},
+        })
+        return 0 if verdict else 1
     print(f"{name}: {_name(version)}, {len(data)} bytes")
     for row in table:
         print(f"  {'BAD' if row.id in broken else 'ok '} {row.id}" + (f": {row.says}" if row.id in broken else ""))
-    verdict = not broken and version is not None
-    for kernel in image.KERNEL_VERSIONS:
-        outcome = image.check_image(data, kernel)
+    for series in image.KERNEL_VERSIONS:
+        outcome = image.check_image(data, series)
         if isinstance(outcome, image.ImageTaken):
-            print(f"  kernel {kernel}: taken, {outcome.num_module_pages} module pages")
+            print(f"  kernel {series}: taken, {outcome.num_module_pages} module pages")
         else:
             says = f', prints "{outcome.message}"' if outcome.message else ""
-            print(f"  kernel {kernel}: {outcome.errno} by {outcome.clause}{says}")
-    if asked:
-        verdict = isinstance(image.check_image(data, asked), image.ImageTaken)
+            print(f"  kernel {series}: {outcome.errno} by {outcome.clause}{says}")
     return 0 if verdict else 1

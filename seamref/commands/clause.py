@@ -6,7 +6,6 @@ Without an id every clause is listed; with one, or a part of one, those that mat
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ def place_of(function: Callable[..., Any]) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Print the clauses."""
+    from seamref.commands._answer import print_json
     from seamref.commands._rooms import import_rooms
     from seamref.errors import SeamrefError
     from seamref.spec import CLAUSES, IMPLEMENTED_BY, SOURCES, TABLES
@@ -53,12 +53,12 @@ def run(args: argparse.Namespace) -> int:
         raise SeamrefError(f"no clause {args.id!r} (without an id, all are listed)")
     rows = {row.id: (table.name, i) for table in TABLES.values() for i, row in enumerate(table, 1)}
     if args.json:
-        print(json.dumps([
+        print_json("clauses", {"clauses": [
             {"id": id, "says": CLAUSES[id].says, "source": CLAUSES[id].source, "mark": CLAUSES[id].mark.value,
              "table": rows[id][0] if id in rows else None, "row": rows[id][1] if id in rows else None,
              "implemented_by": [place_of(f) for f in IMPLEMENTED_BY.get(id, ())]}
             for id in chosen
-        ], indent=1))
+        ]})
     elif len(chosen) > 1:
         width = max(map(len, chosen))
         for id in chosen:

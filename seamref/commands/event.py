@@ -11,6 +11,9 @@ KINDS = ("smi", "nmi", "intr", "mc", "init", "shutdown")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    from seamref.commands._answer import add_json
+
+    add_json(parser)
     parser.add_argument("--kind", choices=KINDS, help="only this event")
     parser.add_argument("--mode", choices=MODES, help="only in this mode")
     parser.add_argument("--revision", default="silicon", metavar="NAME", help="default silicon")
@@ -20,10 +23,13 @@ def run(args: argparse.Namespace) -> int:
     """Raise the events."""
     from seamref.arch import lab
     from seamref.arch.events import EventKind, EventOutcome, raise_event, shutdown
-    from seamref.arch.revision import get_revision
+    from seamref.arch.revision import REVISIONS
     from seamref.arch.seam import seamcall
+    from seamref.commands._answer import Rows
+    from seamref.commands._names import pick
 
-    revision = get_revision(args.revision)
+    revision = REVISIONS[pick(args.revision, REVISIONS, "revision")]
+    rows = Rows(args, "event", "events")
     for mode in [args.mode] if args.mode else MODES:
         for kind in [args.kind] if args.kind else KINDS:
             platform = lab.platform(revision=revision)
@@ -39,5 +45,7 @@ def run(args: argparse.Namespace) -> int:
             else:
                 outcome = raise_event(platform, 0, EventKind[kind.upper()])
             other = seamcall(platform, 1)
-            print(f"{kind:8} in {mode:5}: {outcome!s:52} SEAMCALL on another processor: {other}")
-    return 0
+            rows.add(f"{kind:8} in {mode:5}: {outcome!s:52} SEAMCALL on another processor: {other}", kind=kind,
+                     mode=mode, outcome=str(outcome), clause=getattr(outcome, "clause", None),
+                     seamcall_elsewhere=str(other))
+    return rows.end(revision=revision.name)

@@ -13,6 +13,9 @@ HELP = "each failure of an update: where it stops, what the user sees, what is l
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    from seamref.commands._answer import add_json
+
+    add_json(parser)
     parser.add_argument("--series", default="merged", metavar="NAME", help="kernel series: v1 to v10, merged")
     parser.add_argument("--cpus", type=int, default=2, metavar="N", help="logical processors of the machine")
     parser.add_argument("--sockets", type=int, default=1, metavar="N", help="packages they are on")
@@ -20,16 +23,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table."""
+    from seamref.commands._answer import Rows
+    from seamref.commands._names import count, pick
+    from seamref.commands._progress import at
+    from seamref.errors import SeamrefError
     from seamref.host.scenarios import TROUBLES, fail
-    from seamref.host.series import get_series
+    from seamref.host.series import SERIES
 
-    series = get_series(args.series)
-    print(f"{'trouble':42} {'stopped in':12} {'error':30} {'version':27} {'TD':18} second upload")
-    for trouble in TROUBLES:
+    series = SERIES[pick(args.series, SERIES, "version")]
+    count(args.cpus, "--cpus", 1, 64)
+    count(args.sockets, "--sockets", 1, 8)
+    if args.cpus % args.sockets:
+        raise SeamrefError(f"--cpus {args.cpus}: cannot be dealt out evenly to {args.sockets} packages")
+    rows = Rows(args, "failures", "failures")
+    rows.say(f"{'trouble':42} {'stopped in':12} {'error':30} {'version':27} {'TD':18} second upload")
+    for number, trouble in enumerate(TROUBLES, 1):
+        at(f"{number} of {len(TROUBLES)}")
         left = fail(trouble, series, args.cpus, args.sockets)
         td = "runs" if isinstance(left.td, int) else left.td
         again = "" if not left.error else "fails: reboot" if left.reboot else "succeeds"
-        print(f"{left.what:42} {left.state:12} {left.error:30} {left.version:27} {td:18} {again}")
-        if left.said:
-            print(f"    {left.said}")
-    return 0
+        rows.add(f"{left.what:42} {left.state:12} {left.error:30} {left.version:27} {td:18} {again}"
+                 + (f"\n    {left.said}" if left.said else ""), trouble=left.what, state=left.state, error=left.error,
+                 version=left.version, dmesg=left.said, td=td, reboot=bool(left.error) and left.reboot)
+    return rows.end(series=series.name, cpus=args.cpus, sockets=args.sockets)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 HELP = "offset table of a declared structure, or the list of structures"
 
@@ -16,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the list or the table."""
+    from seamref.commands._answer import print_json
     from seamref.commands._rooms import layouts
     from seamref.errors import SeamrefError
 
@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     if args.name is None:
         if args.json:
             listed = [{"name": v.name, "size": v.size, "doc": v.doc, "source": v.source} for v in known.values()]
-            print(json.dumps(listed, indent=1))
+            print_json("layouts", {"layouts": listed})
         else:
             for layout in known.values():
                 print(f"{layout.name:<28} {layout.size:>6}  {layout.doc}")
@@ -34,11 +34,11 @@ def run(args: argparse.Namespace) -> int:
         raise SeamrefError(f"no structure {args.name!r}" + (f"; did you mean {', '.join(near)}" if near else
                                                             " (without a name, all are listed)"))
     if args.json:
-        print(json.dumps({
+        print_json("layout", {
             "name": chosen.name, "size": chosen.size, "doc": chosen.doc, "source": chosen.source,
             "fields": [{"offset": r.offset, "size": r.size, "name": r.name, "type": r.type, "must_be": r.must_be,
                         "meaning": r.meaning} for r in chosen.table()],
-        }, indent=1))
+        })
         return 0
     print(f"{chosen.name}, {chosen.size} bytes ({chosen.source})\n{chosen.doc}")
     for row in chosen.table():

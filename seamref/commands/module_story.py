@@ -9,6 +9,9 @@ HELP = "boot, install a TDX module, run two TDs, replace the module under them, 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    from seamref.commands._answer import add_json
+
+    add_json(parser)
     parser.add_argument("--sockets", type=int, default=1, help="packages (default 1)")
     parser.add_argument("--lps", type=int, default=2, help="processors in each package (default 2)")
     parser.add_argument("--from", dest="old", default="1.5.05", metavar="BUILD", help="module to start with")
@@ -19,35 +22,51 @@ def run(args: argparse.Namespace) -> int:
     """Run the story; 1 when a step is refused."""
     from seamref import bootchain
     from seamref.arch.sgx import everifyreport2
+    from seamref.commands._answer import Rows
+    from seamref.commands._names import count, pick
     from seamref.host import vmm
+    from seamref.pseamldr.limits import check_platform
+    from seamref.tdxmodule.build import BUILDS
 
-    platform = vmm.boot(args.sockets, args.lps, args.old)
+    old, new = (pick(name, BUILDS, "build") for name in (args.old, args.new))
+    check_platform(args.sockets, args.lps)
+    count(args.sockets * args.lps, "processors", 1, 512)
+    rows = Rows(args, "module-story", "steps")
+    platform = vmm.boot(args.sockets, args.lps, old)
     vmm.bring_up(platform)
     first, last = platform.lps[0], platform.lps[-1]
-    print(f"{len(platform.lps)} processors in {args.sockets} packages, TDX module {args.old}: up")
+    rows.say(f"{len(platform.lps)} processors in {args.sockets} packages, TDX module {old}: up")
     tds = [vmm.build_td(platform, first, number) for number in (0, 1)]
     vmm.must(platform, first, "TDH.VP.FLUSH", rcx=tds[1].tdvprs[0])
+    counted: dict[int, list[int]] = {}
     homes = (first, last)
     for td, lp in zip(tds, homes, strict=True):
         counts = [vmm.run_td(platform, lp, td).count for _ in range(3)]
-        print(f"TD with KeyID {td.hkid} on processor {lp} counts {counts}")
+        rows.say(f"TD with KeyID {td.hkid} on processor {lp} counts {counts}")
+        counted[td.hkid] = counts[-1:]
     before = vmm.report_of(platform, first, tds[0])
     left = bootchain.read_info(platform).num_remaining_updates
-    done = vmm.update(platform, args.new)
+    done = vmm.update(platform, new)
     for name, lp, answer in done.steps:
-        print(f"  {name:18} on processor {lp:3}: {answer}")
+        rows.add(f"  {name:18} on processor {lp:3}: {answer}", call=name, lp=lp, answer=answer)
     if not done.ok:
-        return 1
-    print(f"num_remaining_updates: {left} -> {bootchain.read_info(platform).num_remaining_updates}")
+        return rows.end(1, ok=False)
+    now = bootchain.read_info(platform).num_remaining_updates
+    rows.say(f"num_remaining_updates: {left} -> {now}")
     for td, lp in zip(tds, homes, strict=True):
-        print(f"TD with KeyID {td.hkid} on processor {lp} counts on: {vmm.run_td(platform, lp, td).count}")
+        counted[td.hkid].append(vmm.run_td(platform, lp, td).count)
+        rows.say(f"TD with KeyID {td.hkid} on processor {lp} counts on: {counted[td.hkid][-1]}")
     after = vmm.report_of(platform, first, tds[0])
-    print(f"EVERIFYREPORT2 of its report: {everifyreport2(platform, first, after.encode()).name}")  # type: ignore[union-attr]
+    verified = everifyreport2(platform, first, after.encode()).name  # type: ignore[union-attr]
+    rows.say(f"EVERIFYREPORT2 of its report: {verified}")
+    report = {}
     for field in ("mrseam", "tee_tcb_svn", "tee_tcb_svn2"):
-        old, new = before.tee_tcb_info[field], after.tee_tcb_info[field]
-        print(f"report {field:13} {'unchanged' if old == new else 'changed'}: {_shown(old)} -> {_shown(new)}")
-    print(f"report tdinfo (MRTD, RTMRs) {'unchanged' if before.tdinfo == after.tdinfo else 'changed'}")
-    return 0
+        was, is_ = before.tee_tcb_info[field], after.tee_tcb_info[field]
+        rows.say(f"report {field:13} {'unchanged' if was == is_ else 'changed'}: {_shown(was)} -> {_shown(is_)}")
+        report[field] = {"before": _shown(was), "after": _shown(is_), "changed": was != is_}
+    rows.say(f"report tdinfo (MRTD, RTMRs) {'unchanged' if before.tdinfo == after.tdinfo else 'changed'}")
+    return rows.end(ok=True, num_remaining_updates=[left, now], counts=counted, everifyreport2=verified, report=report,
+                    tdinfo_changed=before.tdinfo != after.tdinfo)
 
 
 def _shown(value: object) -> str:

@@ -12,15 +12,24 @@ HELP = "num_remaining_updates, executed: when it falls, what happens at zero, wh
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    from seamref.commands._answer import add_json
+
+    add_json(parser)
     parser.add_argument("--seamdb", type=int, default=4, metavar="N", help="entries of SEAMDB (4)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the story step by step."""
+    from seamref.commands._answer import Rows
+    from seamref.commands._names import count
     from seamref.experiments.loader.updates import story
 
-    print(f"{'step':52} {'RAX':12} P-SEAMLDR counts  INFO says  SEAMDB holds")
+    count(args.seamdb, "--seamdb", 1, 64)
+    rows = Rows(args, "remaining", "steps")
+    rows.say(f"{'step':52} {'RAX':12} P-SEAMLDR counts  INFO says  SEAMDB holds")
     for now in story(args.seamdb):
         info = "" if now.info is None else str(now.info)
-        print(f"{now.step:52} {now.answer:12} {now.counted:16}  {info:9}  {now.entries} of {now.capacity}")
-    return 0
+        rows.add(f"{now.step:52} {now.answer:12} {now.counted:16}  {info:9}  {now.entries} of {now.capacity}",
+                 step=now.step, answer=now.answer, counted=now.counted, info=now.info, seamdb_entries=now.entries,
+                 seamdb_capacity=now.capacity)
+    return rows.end()

@@ -13,6 +13,9 @@ HELP = "why Linux serialises P-SEAMLDR calls although the processor has a mutex,
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    from seamref.commands._answer import add_json
+
+    add_json(parser)
     parser.add_argument("--series", metavar="NAME", help="only this version, step by step")
     parser.add_argument("--no-lock", action="store_true", help="the merged kernel without its lock, step by step")
 
@@ -21,22 +24,28 @@ def run(args: argparse.Namespace) -> int:
     """Print the table, or one run."""
     from dataclasses import replace
 
+    from seamref.commands._answer import Rows
+    from seamref.commands._names import pick
     from seamref.host.scenarios import interrupt_caller, sleeping_lock, two_callers
-    from seamref.host.series import MERGED, SERIES, Lock, get_series
+    from seamref.host.series import MERGED, SERIES, Lock
 
     if args.series or args.no_lock:
-        chosen = get_series(args.series or "merged")
+        chosen = SERIES[pick(args.series or "merged", SERIES, "version")]
+        steps = Rows(args, "serialise-steps", "steps")
         series = replace(chosen, lock=Lock.NONE) if args.no_lock else chosen
         met = two_callers(series)
         for cpu, did in met.log:
-            print(f"CPU {cpu}  {did}")
-        print(f"CPU 0: {met.first}, CPU 1: {met.second}")
-        return 0
+            steps.add(f"CPU {cpu}  {did}", cpu=cpu, did=did)
+        steps.say(f"CPU 0: {met.first}, CPU 1: {met.second}")
+        return steps.end(series=series.name, lock=series.lock, first=str(met.first), second=str(met.second))
     rows = [*((s.name, s) for s in SERIES.values()), ("no lock", replace(MERGED, lock=Lock.NONE)),
             ("spinlock_t", replace(MERGED, lock=Lock.SPINLOCK))]
-    print(f"{'':11} {'second caller':22} {'caller in an interrupt handler':48} with interrupts off on PREEMPT_RT")
+    told = Rows(args, "serialise", "versions")
+    told.say(f"{'':11} {'second caller':22} {'caller in an interrupt handler':48} with interrupts off on PREEMPT_RT")
     for name, series in rows:
         met = two_callers(series)
         second = f"{'waits, then ' if met.waited else ''}{met.second}"
-        print(f"{name:11} {second:22} {interrupt_caller(series):48} {sleeping_lock(series)[:40]}")
-    return 0
+        told.add(f"{name:11} {second:22} {interrupt_caller(series):48} {sleeping_lock(series)[:40]}",
+                 name=name, waited=met.waited, second=str(met.second), interrupt=interrupt_caller(series),
+                 preempt_rt=sleeping_lock(series))
+    return told.end()

@@ -256,7 +256,7 @@ def test_layout_lists_and_prints_tables(capsys: pytest.CaptureFixture[str]) -> N
     assert "  900 0x384      48  seamhash" in out
     held = json.loads(ran(capsys, "layout", "SEAM_SIGSTRUCT", "--json")[1])
     assert (held["size"], held["fields"][-1]["offset"]) == (2048, 1028)
-    assert len(json.loads(ran(capsys, "layout", "--json")[1])) > 20
+    assert len(json.loads(ran(capsys, "layout", "--json")[1])["layouts"]) > 20
     assert "did you mean SEAM_SIGSTRUCT" in complaint(capsys, "layout", "sigstruct")
     assert "no structure 'nothing'" in complaint(capsys, "layout", "nothing")
 
@@ -268,7 +268,7 @@ def test_clause_says_source_and_who_implements_it(capsys: pytest.CaptureFixture[
     assert "implemented by seamref/pseamldr/sigstruct.py:" in out
     assert "row 3 of check table KERNEL_IMAGE_V2" not in ran(capsys, "clause", "IMAGE2.header")[1]
     assert "row 1 of check table KERNEL_IMAGE_V2" in ran(capsys, "clause", "IMAGE2.header")[1]
-    held = json.loads(ran(capsys, "clause", "elf.", "--json")[1])
+    held = json.loads(ran(capsys, "clause", "elf.", "--json")[1])["clauses"]
     assert {row["id"] for row in held} >= {"ELF.magic", "ELF.relocate"}
     assert all(row["implemented_by"] for row in held)
     assert "no clause 'NO.SUCH'" in complaint(capsys, "clause", "NO.SUCH")

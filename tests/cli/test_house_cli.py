@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import pty
 import shlex
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import seamref
 from seamref.cli import command_names, command_parser, groups, main, resolve
 from seamref.commands import ALIASES, EXAMPLES, GROUPS, NO
 from seamref.commands import _files as files
@@ -322,3 +324,115 @@ def test_blob__through_pipes(tmp_path: Path) -> None:
 
 def test_answers_are_plain() -> None:
     assert plain({"a": (1, b"\x01", {2}, None)}) == {"a": [1, "01", [2], None]}
+
+
+# --- answers for programs
+
+JSON_LINES = [
+    "access --matrix", "access host 0x7C001000", "boot", "boot --attacks os", "clause SEAMCALL.cpl", "event --kind nmi",
+    "explore", "install", "install --row INSTALL.params.version", "layout", "layout SEAM_SIGSTRUCT", "leaves", "memory",
+    "memory --lps 1 --seamrr 32M", "module-handoff", "module-story", "remaining --seamdb 2", "seamcall",
+    "seamcall --everywhere", "seamcall --vmfail", "seamcall-table --diff SDM silicon", "seamret",
+    "serialise --series v3", "serialise", "uefi",
+]
+
+
+@pytest.mark.parametrize("line", JSON_LINES)
+def test_json_has_a_format_id_the_version_and_the_text_s_exit_code(
+    line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(shlex.split(line))
+    assert capsys.readouterr().out
+    assert main([*shlex.split(line), "--json"]) == code
+    held = json.loads(capsys.readouterr().out)
+    assert held["format"].startswith("seamref-") and held["format"].endswith("/1") and len(held) > 2
+    assert held["seamref"] == seamref.__version__
+    assert "0x" not in json.dumps([v for v in held.values() if isinstance(v, int)])
+
+
+def test_json_is_what_the_text_says(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["install", "--json", "--row", "INSTALL.params.version"])
+    held = json.loads(capsys.readouterr().out)
+    assert not held["installed"] and "INSTALL.params.version" in held["calls"][-1]["stopped_by"]
+    assert held["calls"][-1]["rax"] == "0x8000000000000000" and held["calls"][-1]["answer"] == "EBADPARAM"
+    main(["memory", "--json", "--lps", "1", "--seamrr", "32M", "--pages", "102"])
+    held = json.loads(capsys.readouterr().out)
+    assert held["fits"] is True and sum(part["bytes"] for part in held["parts"]) == held["needed"]
+    main(["seamcall", "--mode", "guest", "--json"])
+    held = json.loads(capsys.readouterr().out)
+    assert held["outcome"] == "VM exit 76 (SEAMCALL)" and held["clause"] == "SEAMCALL.non_root"
+    assert next(row for row in held["path"] if row["decides"])["clause"] == held["clause"]
+
+
+# --- options that do not go together, numbers that nothing has
+
+
+@pytest.mark.parametrize(("line", "says"), [
+    ("seamcall --everywhere --cpl 3", "--everywhere does not go together with --cpl"),
+    ("seamcall --vmfail --mutex-held", "--vmfail does not go together with --mutex-held"),
+    ("seamcall --mode seam --cpl 3", "SEAM VMX root runs at CPL 0 only"),
+    ("seamcall-table --c --json", "--c is the whole table of one revision"),
+    ("seamcall-table --c --revision SDM --revision silicon", "one --revision at most"),
+    ("seamcall-table --diff SDM silicon --revision SDM", "--diff names its two revisions itself"),
+    ("uefi --not-started 99", "--not-started 99: no such processor; there are 0, 1"),
+    ("uefi --cpus 3 --sockets 2", "cannot be dealt out evenly"), ("failures --cpus 2 --sockets 3", "evenly"),
+    ("boot --attacks os --trace", "--attacks does not go together with --trace"),
+    ("boot --last 1", "--last and --on belong to --update"), ("boot --sockets 0", "--sockets: 0, must be 1 to 8"),
+    ("boot --break unlockd", "did you mean unlocked?"), ("boot --until inf", "did you mean info"),
+    ("memory --pages 497", "num_module_pages: 497, must be 1 to 496 (clause INSTALL.params.num_module_pages)"),
+    ("memory --pages 20000", "must be 1 to 496"), ("memory --sockets 0", "Topology.sockets: 0"),
+    ("memory --lps 0", "Topology.lps_per_socket: 0"), ("memory --lps 100000000", "must be 1 to 1024"),
+    ("memory --seamrr 0", "SEAMRR: 0x0 bytes, must be a power of two"), ("memory --build 1.5.6", "did you mean 1.5."),
+    ("install --lps 4 --addressable 2", "2 ids cannot name 4 processors"), ("install --seamdb -1", "--seamdb: -1"),
+    ("install --seamrr 48M", "SEAMRR: 0x3000000"), ("install --set seamhash=00", "1 bytes given, must be 48"),
+    ("install --changes --row INSTALL.params.version", "--changes does not go together with --row"),
+    ("install --row INSTALL.params.versio", "did you mean INSTALL.params.version"),
+    ("install --order 0,0", "each processor once"), ("install --lps 1024 --sockets 8", "processors: 8192"),
+    ("remaining --seamdb 0", "--seamdb: 0, must be 1 to 64"), ("access host 0x7C001000 --keyid -1", "--keyid: -1"),
+    ("access --matrix host", "--matrix judges every agent"), ("explore --cpus 0", "a scenario is missing"),
+    ("explore update --cpus 0", "--cpus 0"),
+    ("explore nothing", "no scenario 'nothing'"), ("explore update --max-memory 0", "--max-memory 0"),
+    ("event --revision SILIKON", "did you mean silicon?"), ("serialise --series v33", "did you mean v3"),
+    ("module-story --from 9.9", "no build '9.9'"), ("module-story --sockets 9", "Topology.sockets: 9"),
+])
+def test_what_cannot_be_is_refused_by_name(line: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert says in complaint(capsys, *shlex.split(line))
+
+
+def test_seamcall_table__options_change_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["seamcall-table", "--json", "--revision", "sdm"])
+    whole = json.loads(capsys.readouterr().out)
+    main(["seamcall-table", "--json", "--reachable", "--revision", "SDM"])
+    some = json.loads(capsys.readouterr().out)
+    assert some["states"] == whole["reachable"] and len(some["revisions"]["SDM"]) == len(some["states"])
+    assert some["revisions"]["SDM"] == [whole["revisions"]["SDM"][state] for state in some["states"]]
+    main(["seamcall-table", "--diff", "silicon", "silicon"])
+    assert capsys.readouterr().out == "0 states differ: silicon, silicon\n"
+
+
+# --- the library
+
+
+@pytest.mark.parametrize(("given", "says"), [
+    ({"sockets": 0}, "Topology.sockets: 0"), ({"lps": 0}, "Topology.lps_per_socket: 0"),
+    ({"lps": "x"}, "boot: lps: 'x', must be a whole number"), ({"lps": 2.5}, "boot: lps: 2.5"),
+    ({"module": 5}, "boot: module: int"), ({"module": "9.9"}, "no TDX module build '9.9'"),
+    ({"sokets": 1}, "boot: no argument 'sokets'; did you mean sockets?"), ({"topology": 4}, "boot: topology: 4"),
+    ({"seamrr_sise": 1}, "did you mean seamrr_size?"),
+])
+def test_boot_refuses_nonsense_by_name(given: dict[str, object], says: str) -> None:
+    with pytest.raises(SeamrefError) as caught:
+        seamref.boot(**given)  # type: ignore[arg-type]
+    assert says in str(caught.value)
+
+
+def test_boot_takes_the_name_of_a_build_and_install_names_the_status() -> None:
+    from seamref.bootchain import install
+
+    platform = seamref.boot(sockets=1, lps=1, module="1.5.06")
+    assert platform.SEAM_READY
+    with pytest.raises(SeamrefError, match=r"EBADHASH, RDX = \d+ \(INSTALL\."):
+        from seamref import mint
+
+        image = mint.module_image()
+        install(seamref.boot(sockets=1, lps=1), image, mint.sigstruct(image, seamhash=bytes(48)))

@@ -6,8 +6,7 @@ are fed with and writes down registers, the rows that decided, the SEAMEXTEND re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -22,6 +21,7 @@ from seamref.arch.software import SeamRun, call
 from seamref.arch.structures import SEAMEXTEND, SYS_INFO_TABLE
 from seamref.arch.trace import Computed, Event, Step
 from seamref.bootchain import boot
+from seamref.bootchain.chain import LOADER_TABLES
 from seamref.errors import SeamrefError
 from seamref.layout import Record
 from seamref.pseamldr.api import (
@@ -38,7 +38,7 @@ from seamref.pseamldr.api import (
 from seamref.pseamldr.build import Build
 from seamref.pseamldr.data import P_SEAMLDR_DATA
 from seamref.pseamldr.memory_constants import MemoryConstants
-from seamref.spec import TABLES, Check
+from seamref.spec import Check, deciding
 
 RANGE_SIZE = 4 << 20
 """Bytes of P_SEAMLDR_RANGE (chosen; the published loader needs a part of it)."""
@@ -172,28 +172,6 @@ class Called:
         return identity_text(self.after)
 
 
-_WATCHED = ("DISPATCH", "SEAMLDR", "INSTALL", "SHARED_HPA", "ELF")
-
-
-@contextmanager
-def deciding() -> Iterator[list[Check[Any, Any]]]:
-    """The rows of P-SEAMLDR's tables that decide while the block runs."""
-    found: list[Check[Any, Any]] = []
-
-    def watch(row: Check[Any, Any], decided: bool) -> None:
-        if decided:
-            found.append(row)
-
-    tables = [table for name, table in TABLES.items() if name.startswith(_WATCHED)]
-    for table in tables:
-        table.observers.append(watch)
-    try:
-        yield found
-    finally:
-        for table in tables:
-            table.observers.remove(watch)
-
-
 def call_leaf(made: Platform, lp_id: int, leaf: Leaf | int, rcx: int = 0, **registers: int) -> Called:
     """SEAMCALL with a leaf number on one processor, all the way there and back."""
     given = {name: 0x1111_1111_1111_1111 * i for i, name in enumerate(GPRS)}
@@ -210,7 +188,7 @@ def call_leaf(made: Platform, lp_id: int, leaf: Leaf | int, rcx: int = 0, **regi
 
     made.listeners.append(listen)
     try:
-        with deciding() as rows:
+        with deciding(LOADER_TABLES) as rows:
             outcome = call(made, lp_id, **given)
     finally:
         made.listeners.remove(listen)
