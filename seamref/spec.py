@@ -163,13 +163,14 @@ class CheckTable(Generic[C, R]):
 
     def decide(self, context: C, revision: object = None) -> Check[C, R] | None:
         """The first row that stops, in order; ``None`` when every row is silent."""
+        observers = self.observers
         for row, stops, count, applies in self._counted:
             if applies is not None and not applies(revision):
                 continue
             decided = stops(context)
             count[decided] += 1
-            if self.observers:
-                for observer in self.observers:
+            if observers:
+                for observer in observers:
                     observer(row, decided)
             if decided:
                 return row

@@ -33,7 +33,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "boot": ("boot --sockets 2 --lps 4", "boot --break unlocked --trace"),
     "clause": ("clause SEAMCALL.cpl", "clause INSTALL.params --json"),
     "completion": ("completion bash",),
-    "conform": ("conform tests/conformance",),
+    "conform": ("conform --only 'caller*'", "conform tests/conformance/vectors/npseamldr --json"),
     "event": ("event", "event --kind mc --mode seam"),
     "explain": ("explain 0xC000010000000001", "explain -- -ENODEV"),
     "explore": ("explore", "explore update --cpus 3 --fault nmi"),
@@ -64,7 +64,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
 NO: dict[str, str] = {
     "access": "the access is refused", "blob": "a rule of the format, or the kernel asked about, refuses the file",
     "boot": "the chain stopped before P-SEAMLDR answered", "clause": "nothing carries the clause",
-    "conform": "a case disagrees", "explain": "nothing is known about something that was asked",
+    "conform": "a case differs", "explain": "nothing is known about something that was asked",
     "explore": "a property is broken, or the search stopped before its end", "inspect": "a rule is broken",
     "install": "no module was installed", "memory": "the module does not fit",
     "module-story": "a step was refused", "plan": "no release qualifies", "uefi": "no module is ready afterwards",

@@ -25,14 +25,6 @@ _QUIET = 2.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = (
-        "exit codes: 0 everything agrees; 1 something differs; 2 something is not of its format, or there is no case\n"
-        "examples:\n"
-        "  seamref conform                          the recordings that travel with the project\n"
-        "  seamref conform mine.json --only 'elf*'  some cases of a file\n"
-        "  producer | seamref conform - --json      vectors from another program, the answer for one"
-    )
     parser.add_argument("paths", metavar="PATH", nargs="*", type=Path,
                         help="vector file (.json, .json.gz), folder with such files, or - for standard input "
                             "(default: the project's own recordings)")

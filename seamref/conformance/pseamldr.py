@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import chain
-from struct import Struct, pack
+from struct import pack, unpack_from
 from typing import Any
 
 from seamref.arch.lp import GPRS, Lp
@@ -48,7 +48,6 @@ from seamref.pseamldr.memory_constants import MemoryConstants
 from seamref.pseamldr.program import Stage, advance
 
 _ZERO_PAGE = bytes(PAGE)
-_WORDS = Struct("<512Q")
 
 
 # --- the platform of a case
@@ -187,22 +186,25 @@ class Walk:
         self._runs: list[list[int]] = []
         self._walk(root, 39, 0)
 
-    def _entries(self, at: int) -> tuple[int, ...] | None:
+    def _entries(self, at: int) -> tuple[int, tuple[int, ...]]:
+        """The table's entries between its first and its last that is not 0, and the index of the first."""
         self.tables += 1
         data = self._platform.store_.read(at, PAGE)
-        return None if data == _ZERO_PAGE else _WORDS.unpack(data)
+        if data == _ZERO_PAGE:
+            return 0, ()
+        first = (PAGE - len(data.lstrip(b"\0"))) // 8
+        end = (len(data.rstrip(b"\0")) + 7) // 8
+        return first, unpack_from(f"<{end - first}Q", data, 8 * first)
 
     def _outside(self, at: int) -> bool:
         return not self._seamrr.base <= at <= self._seamrr.end - PAGE
 
     def _walk(self, table: int, shift: int, linear: int) -> None:
-        entries = self._entries(table)
-        if entries is None:
-            return
+        first, entries = self._entries(table)
         if shift == 12:
-            self._leaves(entries, linear)
+            self._leaves(entries, linear | first << 12)
             return
-        for index, entry in enumerate(entries):
+        for index, entry in enumerate(entries, first):
             if not entry:
                 continue
             below = linear | index << shift
@@ -216,11 +218,11 @@ class Walk:
     def _leaves(self, entries: tuple[int, ...], linear: int) -> None:
         count = len(entries) - entries.count(0)
         if count == len(entries):
-            addresses: Iterable[int] = range(linear, linear + (512 << 12), PAGE)
+            addresses: Iterable[int] = range(linear, linear + count * PAGE, PAGE)
             kept: Iterable[int] = entries
         else:
             used = [index for index, entry in enumerate(entries) if entry]
-            addresses = [linear | index << 12 for index in used]
+            addresses = [linear + (index << 12) for index in used]
             kept = [entries[index] for index in used]
         self.leaves += count
         self._digest.update(pack(f"<{2 * count}Q", *chain.from_iterable(zip(addresses, kept, strict=True))))

@@ -112,7 +112,7 @@ def build_sigstruct(recipe: dict[str, Any], path: str, defaults: dict[str, Any],
     if "cpuid_table" in recipe:
         table, where = recipe["cpuid_table"], f"{path}.cpuid_table"
     entries = b"".join(u32(v, at).to_bytes(4, "little") for at, v in elements(table, where, 0, CPUID_ENTRIES))
-    SEAM_SIGSTRUCT.poke(out, "cpuid_table", _words(entries))
+    out[_CPUID_TABLE[1] : _CPUID_TABLE[1] + len(entries)] = entries
     SEAM_SIGSTRUCT.poke(out, "seamhash", hex_bytes(recipe["seamhash"], f"{path}.seamhash", 48))
     signer = one_of(recipe.get("signer", "k0"), f"{path}.signer", keys)
     SEAM_SIGSTRUCT.poke(out, "modulus", keys[signer])
@@ -120,11 +120,6 @@ def build_sigstruct(recipe: dict[str, Any], path: str, defaults: dict[str, Any],
     SEAM_SIGSTRUCT.poke(out, "signature", hex_bytes(recipe["signature"], f"{path}.signature", 384))
     recipes.patch(out, recipe.get("post", []), f"{path}.post")
     return bytes(out)
-
-
-def _words(data: bytes) -> list[int]:
-    held = data.ljust(4 * CPUID_ENTRIES, b"\0")
-    return [int.from_bytes(held[i : i + 4], "little") for i in range(0, len(held), 4)]
 
 
 def build_image(recipe: dict[str, Any], path: str) -> bytes:

@@ -196,7 +196,10 @@ def elements(value: Any, path: str, least: int = 0, most: int | None = None) -> 
 
 def integer(value: Any, path: str, least: int = 0, most: int = M64) -> int:
     """A number: a JSON integer or ``"0x..."``, from ``least`` to ``most``."""
-    if isinstance(value, str):
+    if type(value) is int:
+        if least <= value <= most:
+            return value
+    elif isinstance(value, str):
         if not _NUMBER.match(value):
             raise FormatError(path, f'{shown(value)}, must be a number or "0x..."')
         value = int(value, 16)
