@@ -179,7 +179,7 @@ DECLARED: tuple[Msr, ...] = (
     Msr(0x503, "SGX_DEBUG_MODE", Z, ANY, NEVER, "bit 1: debug unlocked", "PSL msr_defs.h", (
         Bit("npk_request", 0, 0), Bit("debug_unlock", 1, 1)), lambda p, lp: int(p.config.debug_unlocked) << 1),
     Msr(0x981, "IA32_TME_CAPABILITY", K, ANY, NEVER, "memory encryption capabilities", "TME section 4", (
-        Bit("aes_xts_128", 0, 0), Bit("aes_xts_128_integrity", 1, 1), Bit("bypass", 31, 31),
+        Bit("aes_xts_128", 0, 0), Bit("aes_xts_128_integrity", 1, 1), Bit("aes_xts_256", 2, 2), Bit("bypass", 31, 31),
         Bit("max_keyid_bits", 35, 32), Bit("max_keys", 50, 36)), _tme_capability),
     Msr(0x982, "IA32_TME_ACTIVATE", K, ANY, ANY, "activates TME and splits the KeyIDs", "TME section 4", (
         Bit("lock", 0, 0), Bit("enable", 1, 1), Bit("key_select", 2, 2), Bit("save_key", 3, 3), Bit("policy", 7, 4),

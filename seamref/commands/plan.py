@@ -15,7 +15,8 @@ HELP = "which published module may replace the running one on this CPU and this 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--running", metavar="VERSION", help="running TDX module, such as 1.5.05; none: a cold load")
+    parser.add_argument("--running", metavar="VERSION", help="running TDX module, such as 1.5.05 or 1.5.05.0000; "
+                        "none: a cold load")
     parser.add_argument("--seamldr", metavar="VERSION", required=True, help="P-SEAMLDR, such as 1.5.00")
     parser.add_argument("--cpu", metavar="EAX", action="append", required=True,
                         help="CPUID.1:EAX such as 0x806F8; once for each package that differs")
@@ -40,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
         plan,
         script_installs,
         script_newest,
+        what_is_known,
     )
 
     try:
@@ -58,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({
             "choice": choice.version if choice else None,
+            "running_not_known": what_is_known(situation.running, situation.releases) or None,
             "candidates": [
                 {"version": c.release.version, "good": c.good,
                  "against": [{"clause": row.id, "says": row.says, "because": row.result.value} for row in c.against]}
@@ -69,6 +72,9 @@ def run(args: argparse.Namespace) -> int:
         return 0 if choice else 1
     parts = ", ".join(f"0x{cpu:X} {platform_name(cpu)}".strip() for cpu in cpus)
     print(f"running {args.running or 'none (cold load)'}, P-SEAMLDR {args.seamldr}, CPU {parts}")
+    unsure = what_is_known(situation.running, situation.releases)
+    if unsure:
+        print(f"note: {unsure}")
     for candidate in candidates:
         release = candidate.release
         note = "" if release.measured else "  (only the mapping file names it: CPU table and SVN not known)"

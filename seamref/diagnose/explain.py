@@ -1,254 +1,58 @@
-"""What a number or a log line means: who said it, under which clause, why, and what now.
+"""What a number, a name or a log line means: who said it, under which clause, why, and what now.
 
-Status names, classes and check rows are read from where the components declare them; only causes and advice for people
-stand here.  A number alone can have several readings (P-SEAMLDR and NP-SEAMLDR share values, and a leaf number looks
-like a status): all of them are given, and a whole log line decides between them.
+A line is read by the grammar of :mod:`seamref.diagnose.lines` after what tools put in front is taken off; a number is
+read only when the whole argument is one, or when a known place of a known line holds it.  What fits nothing is not
+known: no line is ever answered by a number that merely stands in it.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from importlib import import_module
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 
+from seamref.diagnose.calls import FailedCall, Situation, explain_call, registers_of
+from seamref.diagnose.identity import Identity, identify_text, parse_build
+from seamref.diagnose.lines import MAX_LINE, RELATED, LineForm, match_form, strip_prefix
+from seamref.diagnose.msrs import describe
+from seamref.diagnose.names import (
+    BIT63,
+    ERRNO_BY_TEXT,
+    ERRNO_NUMBER,
+    ERRNO_TEXTS,
+    KERNEL,
+    LEAF_WORD,
+    LINUX_ERRNO,
+    LOADER_WORDS,
+    MODULE,
+    STATUS_WORD,
+    errno_name,
+    guest_leaves,
+    is_error_status,
+    leaf_by_name,
+)
+from seamref.diagnose.reading import Explanation, Kind, Stated
+from seamref.diagnose.values import (
+    explain_leaf,
+    explain_module,
+    explain_pseamldr,
+    explain_software,
+    explain_value,
+)
 from seamref.errors import SeamrefError
 from seamref.host.abi import (
     TDX_SEAMCALL_GP,
     TDX_SEAMCALL_UD,
     TDX_SEAMCALL_VMFAILINVALID,
-    TDX_SW_ERROR,
     Errno,
-    Leaf,
-    leaf_title,
 )
-from seamref.spec import TABLES
+from seamref.pseamldr.api import Status as LoaderStatus
+from seamref.tdxmodule.status import Operand
+from seamref.tdxmodule.status import Status as ModuleStatus
 
-MODULE, LOADER, NP_LOADER = "TDX module", "P-SEAMLDR", "NP-SEAMLDR"
-KERNEL, CPU = "Linux (software-defined)", "the processor"
-BIT63 = 1 << 63
-M64 = (1 << 64) - 1
+__all__ = ["Explanation", "LogReport", "explain", "explain_log", "explain_value", "read_line"]
 
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """One reading of what was given."""
-
-    what: str
-    component: str
-    clauses: tuple[str, ...] = ()
-    causes: tuple[str, ...] = ()
-    recoverable: str = ""
-    advice: str = ""
-
-    def text(self) -> str:
-        """Several lines for a terminal."""
-        lines = [self.what, f"  said by      {self.component}"]
-        if self.clauses:
-            shown = self.clauses[:8]
-            more = f" and {len(self.clauses) - 8} more" if len(self.clauses) > 8 else ""
-            lines.append(f"  clause       {', '.join(shown)}{more}")
-        lines += [f"  {'likely cause' if i == 0 else '':12} {cause}" for i, cause in enumerate(self.causes)]
-        if self.recoverable:
-            lines.append(f"  recoverable  {self.recoverable}")
-        if self.advice:
-            lines.append(f"  what now     {self.advice}")
-        return "\n".join(lines)
-
-
-# --- what people want to know of each P-SEAMLDR status -------------------------------------------------------
-
-_AFTER = ("INSTALL's RDX says it: 0, the module that was loaded is as it was; 1, none is loaded. Linux has shut the "
-          "old module down before it calls, so for Linux every failed INSTALL ends in a reboot")
-_PSEAMLDR: dict[str, tuple[tuple[str, ...], str, str]] = {
-    "SUCCESS": ((), "", "nothing"),
-    "EBADPARAM": (
-        ("unknown leaf", "RCX not aligned, not below MAXPA, inside SEAMRR, or with a TDX KeyID",
-         "a field of SEAMLDR_PARAMS", "UPDATE while no module is ready (RDX = 0)",
-         "ELF header or relocation of the image, after memory was wiped (RDX = 1)"),
-        _AFTER, "check SEAMLDR_PARAMS and the image; after RDX = 1 only LOAD can follow"),
-    "EBADCALL": (
-        ("INSTALL twice on one processor in a session", "a SHUTDOWN of P-SEAMLDR has begun",
-         "UPDATE to another major SVN", "UPDATE with num_remaining_updates = 0 (a reset restores it)",
-         "last SHUTDOWN call on the wrong processor"),
-        "yes (RDX = 0): nothing was changed", "read SEAMLDR.INFO; compare major SVNs; finish or restart the session"),
-    "EBADHANDOFF": (
-        ("the old module left no valid handoff data", "its handoff version is not in the new module's range",
-         "its data are larger than the handoff pages"),
-        "yes (RDX = 0) for P-SEAMLDR; the old module is shut down all the same",
-        "another module may still take the data over; Linux does not try, reboot"),
-    "ENOMEM": (
-        ("the module's regions do not fit into SEAMRR (RDX = 0)", "page tables ran into the data region (RDX = 1)"),
-        _AFTER, "a larger SEAMRR (BIOS), fewer processors, or a smaller module"),
-    "EUNSPECERR": (
-        ("RDRAND gave nothing for the stack canary (RDX unchanged)", "x2APIC id of 1024 or more"),
-        "yes: nothing was changed", "call again; with such an id the platform is not supported"),
-    "EUNSUPCPU": (
-        ("a package's CPUID.1:EAX is not in the sigstruct's table (steppings are ignored)",),
-        "yes (RDX = 0)", "take a module for this processor: python -m seamref plan"),
-    "EBADSIG": (
-        ("a field of the sigstruct", "the signing key is not the one compiled in", "a debug module on a locked part",
-         "minor SVN lower than the running module's", "the RSA signature itself"),
-        "yes (RDX = 0)", "python -m seamref verify names the row"),
-    "EBADHASH": (
-        ("SHA-384 over the image in SEAM memory is not SEAMHASH",),
-        "no (RDX = 1): the old module's memory is gone", "LOAD a good image; Linux: reboot"),
-    "EINTERRUPT": (("defined, returned by no published version",), "yes", "call again"),
-    "ENOENTROPY": (
-        ("RDRAND failed while the address layout was drawn (RDX = 0)",
-         "SEAMDB insertion found no entropy five times (RDX = 1)"),
-        "RDX = 0: call again; RDX = 1: the new module is complete but not ready",
-        "merged Linux does not retry this status (v1 to v3 did): reboot"),
-}
-
-_NP: dict[str, str] = {
-    "EBADPARAM": "number of sockets, embedded image larger than its region, or relocation",
-    "EMODBUSY": "wrong processor for a reload, or P-SEAMLDR or a module is still ready",
-    "ELDRINPROG": "another NP-SEAMLDR runs",
-    "EBADRANGE": "SEAMRR not valid or larger than 1 GiB",
-    "EBADPLATF": "packages differ in family and model, or P_SYS_INFO_TABLE has another version",
-    "ENOMEM": "page tables or P_SEAMLDR_RANGE too small",
-    "EUNSPECERR": "RDSEED gave nothing",
-}
-
-
-def _np_status(value: int) -> str | None:
-    """The name NP-SEAMLDR gives a value."""
-    from seamref.firmware.np_seamldr import NpStatus
-
-    return NpStatus(value).name if value in NpStatus._value2member_map_ else None
-
-
-_MODULE_ADVICE: dict[str, tuple[tuple[str, ...], str]] = {
-    "TDX_SYS_BUSY": (("another processor is in a call that excludes this one",
-                      "SHUTDOWN while a processor is inside the module, a running TD included"), "call again"),
-    "TDX_RND_NO_ENTROPY": (("RDRAND gave nothing",), "Linux has called 10 times already; call again later"),
-    "TDX_SYS_SHUTDOWN": (("TDH.SYS.SHUTDOWN was done and no update followed",),
-                         "install a module; Linux: reboot"),
-    "TDX_SYS_NOT_READY": (("the module was loaded and not initialised to the end, or an update stopped half way",),
-                          "finish the initialisation; after a failed update: reboot"),
-    "TDX_SYS_STATE_INCORRECT": (("TDH.SYS.UPDATE before every processor did LP.INIT (an offline CPU)", ),
-                                "bring every CPU online and start again from a reset"),
-    "TDX_SYS_INVALID_HANDOFF": (("the handoff data are not valid, or of a version the new module does not read",),
-                                "another module may read them; Linux: reboot"),
-    "TDX_UPDATE_COMPAT_SENSITIVE": (("a TD is being built or migrated",), "finish or abandon that, then retry"),
-    "TDX_SYS_INCOMPATIBLE_SIGSTRUCT": (("handoff fields of the sigstruct disagree with the module's build",),
-                                       "the file was put together from two releases"),
-    "TDX_INCONSISTENT_MSR": (("an MSR differs between processors",), "BIOS settings or microcode differ: fix them"),
-    "TDX_INCORRECT_MSR_VALUE": (("an MSR has a value the module refuses",), "BIOS setting"),
-    "TDX_SYS_INIT_NOT_PENDING": (("TDH.SYS.INIT was done already",), "nothing"),
-    "TDX_OPERAND_INVALID": (("an operand; operand RAX: no such leaf or version",
-                             "TDH.SYS.SHUTDOWN, operand RCX: handoff version out of range, or flag bit 16 on a module "
-                             "without TDX_FEATURES0 bit 47"), "correct the operand"),
-}
-
-
-def _rows(status: object, prefix: str) -> tuple[str, ...]:
-    """Ids of the check rows of a component that result in a status."""
-    found: list[str] = []
-    for table in TABLES.values():
-        for row in table:
-            result = getattr(row.result, "status", row.result)
-            if type(result) is type(status) and result == status and type(result).__module__.startswith(prefix):
-                found.append(row.id)
-    return tuple(found)
-
-
-def _load(*modules: str) -> None:
-    """Import what declares the check rows."""
-    for name in modules:
-        import_module(name)
-
-
-def explain_pseamldr(value: int) -> list[Explanation]:
-    """P-SEAMLDR's reading of a status, and NP-SEAMLDR's beside it."""
-    from seamref.pseamldr.api import Status
-
-    found: list[Explanation] = []
-    if value in Status._value2member_map_:
-        status = Status(value)
-        _load("seamref.pseamldr.program", "seamref.pseamldr.install")
-        causes, recoverable, advice = _PSEAMLDR[status.name]
-        kind = f" (class {int(status) >> 16 & 0xFFFF}: {status.error_class.meaning})" if status.error_class else ""
-        found.append(Explanation(f"0x{value:016X}  {status.name}{kind}", LOADER, _rows(status, "seamref.pseamldr"),
-                                 causes, recoverable, advice))
-    return found
-
-
-def explain_np_seamldr(value: int) -> list[Explanation]:
-    """NP-SEAMLDR's reading of a status (EAX/RDX after ENTERACCS, never from SEAMCALL)."""
-    name = _np_status(value)
-    if name is None or value == 0:
-        return []
-    return [Explanation(f"0x{value:016X}  {name}", NP_LOADER, (), (_NP.get(name, ""),),
-                        "P-SEAMLDR is not loaded", "only BIOS or a loader before the kernel can launch it again")]
-
-
-def explain_module(value: int) -> list[Explanation]:
-    """The TDX module's reading of a status."""
-    from seamref.tdxmodule.status import decode
-
-    read = decode(value)
-    if read.status is None:
-        return []
-    _load("seamref.tdxmodule.program", "seamref.tdxmodule.system")
-    causes, advice = _MODULE_ADVICE.get(read.status.name, ((read.status.means,), ""))
-    ended = {0: "success, possibly with a note", 1: "no: the vCPU or TD cannot run again",
-             2: "yes: retry later, or after some action", 3: "no: the same call in this state cannot succeed"}
-    return [Explanation(f"0x{value:016X}  {read}", f"{MODULE}, class {read.class_name}",
-                        _rows(read.status, "seamref.tdxmodule"), causes, ended[value >> 62], advice)]
-
-
-_SOFTWARE: dict[int, Explanation] = {
-    TDX_SEAMCALL_VMFAILINVALID: Explanation(
-        f"0x{TDX_SEAMCALL_VMFAILINVALID:016X}  TDX_SEAMCALL_VMFAILINVALID", KERNEL,
-        ("LNX.stub.cf", "SEAMCALL.module_not_ready", "SEAMCALL.p_seamldr_busy", "SEAMCALL.p_seamldr_not_ready"),
-        ("the TDX module is not loaded, or was disabled", "P-SEAMLDR is not loaded, or was shut down",
-         "P-SEAMLDR is busy with another processor's call"),
-        "busy: yes; not loaded: not by the same call", "the caller cannot tell which: errno is -ENODEV, silently"),
-    TDX_SEAMCALL_GP: Explanation(
-        f"0x{TDX_SEAMCALL_GP:016X}  TDX_SEAMCALL_GP", KERNEL,
-        ("LNX.stub.fixup", "SEAMCALL.seamrr", "SEAMCALL.cpl", "SEAMCALL.mov_ss"),
-        ("SEAMRR is not enabled: TDX is off in BIOS",), "no", "enable TDX in BIOS; errno is -EOPNOTSUPP, silently"),
-    TDX_SEAMCALL_UD: Explanation(
-        f"0x{TDX_SEAMCALL_UD:016X}  TDX_SEAMCALL_UD", KERNEL,
-        ("LNX.stub.fixup", "SEAMCALL.vmx", "SEAMCALL.no_SEAM"),
-        ("this CPU has not executed VMXON", "the CPU has no SEAM, or this is a guest whose hypervisor injects #UD"),
-        "yes, after VMXON", "call from a CPU in VMX operation; errno is -EACCES, silently"),
-}
-
-
-def explain_leaf(value: int) -> list[Explanation]:
-    """A leaf number; after VMfailInvalid RAX still holds it."""
-    try:
-        leaf = Leaf(value)
-    except ValueError:
-        if value >> 16 or value & BIT63:
-            return []
-        return [Explanation(f"0x{value:X}  leaf {value} of the TDX module", MODULE)]
-    who = LOADER if value & BIT63 else MODULE
-    left = ("as a result: RAX is unchanged by VMfailInvalid, so a caller that does not look at CF sees the leaf "
-            "number (the UEFI loader does that)",) if value & BIT63 else ()
-    return [Explanation(f"0x{value:X}  leaf {leaf.title}", f"a call of {who}", (), left)]
-
-
-def explain_value(value: int) -> list[Explanation]:
-    """Every reading of a 64-bit number."""
-    if not 0 <= value <= M64:
-        raise SeamrefError(f"value 0x{value:X}: must have 64 bits")
-    if value & TDX_SW_ERROR == TDX_SW_ERROR:
-        known = _SOFTWARE.get(value)
-        if known is not None:
-            return [known]
-        return [Explanation(f"0x{value:016X}  TDX_SW_ERROR | vector {value & 0xFF}", KERNEL, ("LNX.stub.fixup",),
-                            ("an exception on SEAMCALL other than #UD and #GP",))]
-    found = explain_pseamldr(value) + explain_np_seamldr(value)
-    if value == 0 or value >> 32 not in (0, 0x80000000):
-        found += explain_module(value)
-    found += explain_leaf(value)
-    return found
-
-
-# --- errno and lines ----------------------------------------------------------------------------------------
+# --- errno --------------------------------------------------------------------------------------------------
 
 _ERRNO: dict[Errno, Explanation] = {
     Errno.ENODEV: Explanation(
@@ -264,20 +68,39 @@ _ERRNO: dict[Errno, Explanation] = {
                            "depends on the status", "explain that line"),
     Errno.EINVAL: Explanation("-EINVAL (-22) from the update", KERNEL, ("IMAGE.check", "LNX.seamldr_call.erratum"),
                               ("the file is not a TDX-BLOB 2.0 as the kernel checks it",
-                               "the CPU has seamret_invd_vmcs"), "yes", "python -m seamref blob check FILE"),
+                               "the CPU has seamret_invd_vmcs", "at boot: XSAVE or MOVDIR64B is missing, or the module "
+                               "is too old (NO_RBP_MOD)"), "yes", "python -m seamref blob check FILE"),
     Errno.ENOMEM: Explanation("-ENOMEM (-12) from the update", KERNEL, ("IMAGE2.memory",),
-                              ("no page for SEAMLDR_PARAMS",), "yes", "retry"),
+                              ("no page for SEAMLDR_PARAMS", "at boot: no contiguous memory for PAMT"), "yes", "retry"),
     Errno.EBUSY: Explanation(
         "-EBUSY (-16)", KERNEL, ("FW.loading", "FW.error", "INSTALL_MODULE.gate", "UPDATE.compat_flag"),
         ("writing loading or reading error while an upload runs", "v2-v4: a CPU is offline",
          "v3-v10: a TD is in a sensitive state"), "yes", "wait for status idle"),
     Errno.ENXIO: Explanation("-ENXIO (-6) reading version", KERNEL, ("UPDATE.forget",),
                              ("an update failed after the old module was shut down",), "no", "reboot"),
-    Errno.ENOSPC: Explanation("-ENOSPC (-28) from the update", KERNEL, ("INSTALL_MODULE.gate",),
-                              ("v2-v4: num_remaining_updates is 0",), "after a reset", "reboot"),
+    Errno.ENOSPC: Explanation("-ENOSPC (-28) from the update, or at boot", KERNEL, ("INSTALL_MODULE.gate", "LNX.tdmr"),
+                              ("at boot: the memory map needs more TDMRs or reserved areas than the module has",
+                               "v2-v4: num_remaining_updates is 0"), "update: after a reset; boot: not on this kernel",
+                              "the line around it says which"),
     Errno.ECANCELED: Explanation("-ECANCELED (-125) from the update", KERNEL, ("FW.cancel",),
                                  ("v1-v3: somebody wrote 1 to cancel",), "yes", "start again"),
 }
+
+INIT_ERRNO: dict[int, tuple[tuple[str, ...], str]] = {
+    -5: (("a SEAMCALL failed: the line above it says which, and why",), "explain that line"),
+    -12: (("no contiguous memory for PAMT: memory is fragmented, or was when KVM was loaded late",),
+          "load kvm_intel early (at boot); more free memory"),
+    -13: (("SEAMCALL met #UD: a CPU was not in VMX operation",), "is VMX on in BIOS?"),
+    -19: (("SEAMCALL met VMfailInvalid: no module is loaded, or the platform has no TDX",),
+          "look for \"module not loaded\"; install a module before the kernel"),
+    -22: (("the kernel refuses: a CPU feature is missing, or the module is too old (NO_RBP_MOD)",),
+          "the line above it says which"),
+    -28: (("the memory map needs more TDMRs or reserved areas than the module has; updates have nothing to do with "
+           "it",),
+          "the line above it says which"),
+    -95: (("SEAMCALL met #GP: SEAMRR is not valid",), "rdmsr -f 11:11 0x1401"),
+}
+"""What "initialization failed (-N)" means at boot, by errno: the caller's view, not the update's."""
 
 _FW_ERRORS: dict[str, tuple[str, str]] = {
     "firmware-invalid": (
@@ -291,109 +114,476 @@ _FW_ERRORS: dict[str, tuple[str, str]] = {
     "timeout": ("not given by this driver", ""),
     "invalid-file-size": ("not given by this driver", ""),
 }
+_FW_STAGES = "idle|receiving|preparing|transferring|programming"
+_FW = re.compile(rf"(?:({_FW_STAGES}):)?({'|'.join(_FW_ERRORS)})")
+_FW_IN_LINE = re.compile(rf"\b({_FW_STAGES}):({'|'.join(_FW_ERRORS)})\b")
 
-_LINES: tuple[tuple[str, Explanation], ...] = (
-    (r"virt/tdx: module not loaded", Explanation(
-        "TDH.SYS.INIT met VMfailInvalid", KERNEL, ("LNX.sysinit_once", "SEAMCALL.module_not_ready"),
-        ("BIOS or a loader did not install a TDX module",
-         "during an update: P-SEAMLDR did not complete the session, for example because a CPU is offline"),
-        "no", "install a module before the kernel; after an update: reboot")),
-    (r"virt/tdx: TDX-Module initialization failed", Explanation(
-        "the module could not be initialised", KERNEL, ("LNX.tdmr",), ("the line before it says which call failed",),
-        "no", "explain that line")),
-    (r"virt/tdx: TDX-Module initialized", Explanation("the module is up", KERNEL, ("LNX.tdmr",))),
-    (r"virt/tdx: Module version:", Explanation("the version of the module as read at boot; updates do not print it",
-                                               KERNEL, ("LNX.sysinfo",))),
-    (r"virt/tdx: BIOS enabled: private KeyID range", Explanation(
-        "the platform has TDX KeyIDs; the first is the global one", KERNEL, ("LNX.tdx_init",))),
-    (r"too few private KeyIDs", Explanation("one TDX KeyID is not enough: the first is the module's own", KERNEL,
-                                            ("LNX.tdx_init",), ("BIOS setting",), "no", "give TDX more in BIOS")),
-    (r"RBP\) clobber|RBP_MOD", Explanation("TDX_FEATURES0 bit 18 (NO_RBP_MOD) is 0", KERNEL, ("LNX.tdmr",),
-                                           ("the module is too old",), "no", "take a newer module")),
-    (r"Cannot update TDX module if any CPU is offline", Explanation(
-        "v2-v4 refuse an update unless every present CPU is online; later versions leave it to user space", KERNEL,
-        ("INSTALL_MODULE.gate",), ("a CPU is offline",), "yes", "bring it online")),
-    (r"update failed, SEAMCALLs will report failure until TDs killed", Explanation(
-        "v2-v7: the update failed after the old module was shut down", KERNEL, ("UPDATE.result",), (), "no", "reboot")),
-    (r"unsupported blob version", Explanation("v2-v7: the file's version is not 1.0", KERNEL, ("IMAGE1.version",),
-                                              (), "yes", "python -m seamref blob convert")),
-    (r"sleeping function called from invalid context", Explanation(
-        "a sleeping lock was taken with interrupts off", KERNEL, ("LNX.seamldr_call.lock",),
-        ("a spinlock_t around P-SEAMLDR calls on PREEMPT_RT",), "no", "make it a raw_spinlock_t")),
-    (r"WARNING.*seamldr_call", Explanation(
-        "P-SEAMLDR was called on a CPU whose SEAMRET invalidates the current VMCS", KERNEL,
-        ("LNX.seamldr_call.erratum", "SEAMRET.vmcs"), ("IA32_VMX_BASIC[60] is 0",), "no", "newer microcode")),
-    (r"WARNING.*tdx_module_shutdown", Explanation("v9, v10: MODULE_HV could not be read; the shutdown goes on", KERNEL,
-                                                  ("UPDATE.handoff_version",))),
-    (r"WARNING.*tdx_module_run_update", Explanation(
-        "the version could not be read after the update, or a feature changed; the update counts as done", KERNEL,
-        ("UPDATE.run_update",))),
-    (r"TDX private KeyIDs in use", Explanation(
-        "the last online CPU of a package stays while TDs have KeyIDs", KERNEL, ("LNX.cpu_offline",), (), "yes",
-        "end the TDs first")),
-    (r"TDH\.SYS\.DISABLE failed", Explanation("kexec could not disable the module", MODULE, ("LNX.sys_disable",),
-                                              ("a module without that leaf",))),
-    (r"non-zero reserved fields|invalid signature|invalid checksum", Explanation(
-        "v1-v7: the file's header", KERNEL, ("IMAGE1.reserved", "IMAGE1.signature", "IMAGE1.checksum"), (), "yes",
-        "python -m seamref blob check FILE")),
-)
+# --- a whole argument -----------------------------------------------------------------------------------------
 
-_FAILED = re.compile(r"SEAMCALL \((?:leaf )?(0x[0-9a-fA-F]+|\d+)\) failed:? (0x[0-9a-fA-F]+)")
-_NUMBER = re.compile(r"0[xX][0-9a-fA-F_]+|\b\d+\b")
+_DECIMAL = re.compile(r"\d(?:_?\d)*")
+_HEXADECIMAL = re.compile(r"0[xX][0-9a-fA-F](?:_?[0-9a-fA-F])*")
+_BARE_HEX = re.compile(r"(?=.*[a-fA-F])[0-9a-fA-F]{8,}|0[0-9a-fA-F]{7}|[0-9a-fA-F]{16}")
+"""Hexadecimal without 0x: eight digits or more with a letter, or the zero-padded 8 or 16 digits of a dump."""
+_PLAIN = {"VMFAILINVALID": TDX_SEAMCALL_VMFAILINVALID, "#GP": TDX_SEAMCALL_GP, "#GP(0)": TDX_SEAMCALL_GP,
+          "#UD": TDX_SEAMCALL_UD, "TDX_SEAMCALL_VMFAILINVALID": TDX_SEAMCALL_VMFAILINVALID,
+          "TDX_SEAMCALL_GP": TDX_SEAMCALL_GP, "TDX_SEAMCALL_UD": TDX_SEAMCALL_UD}
+MAX_DIGITS = 24
 
 
-def explain(text: str) -> list[Explanation]:
-    """Everything known about a number, a name, an errno or a line; empty when nothing is."""
-    text = text.strip()
-    failed = _FAILED.search(text)
-    if failed:
-        return _explain_failed(int(failed[1], 0), int(failed[2], 16))
-    for pattern, known in _LINES:
-        if re.search(pattern, text):
-            return [known]
-    fw = re.search(r"(?:(idle|receiving|preparing|transferring|programming):)?(" + "|".join(_FW_ERRORS) + r")\b", text)
-    if fw:
-        cause, advice = _FW_ERRORS[fw[2]]
-        while_ = f" while {fw[1]}" if fw[1] else ""
-        what = f"fw_upload error {fw[2]}{while_}"
-        return [Explanation(what, KERNEL, ("FW.worker", "FW.error"), (cause,), "", advice)]
-    named = _explain_name(text) + _explain_errno(text)
-    if named:
-        return named
-    number = _NUMBER.search(text)
-    return explain_value(int(number[0].replace("_", ""), 0)) if number else []
+def whole_number(text: str) -> int | None:
+    """The number that the whole text is; ``None`` when it is none.  More than 64 bits are an error."""
+    if _BARE_HEX.fullmatch(text):
+        base, digits = 16, text
+    elif _HEXADECIMAL.fullmatch(text):
+        base, digits = 16, text[2:].replace("_", "")
+    elif _DECIMAL.fullmatch(text):
+        base, digits = 10, text.replace("_", "")
+    else:
+        return None
+    if len(digits) > MAX_DIGITS or (value := int(digits, base)) >> 64:
+        shown = text if len(text) <= 40 else f"{text[:37]}..."
+        raise SeamrefError(f"value {shown} ({len(digits)} digits): must have 64 bits at most")
+    return value
 
 
-def _explain_failed(leaf: int, status: int) -> list[Explanation]:
-    who = LOADER if leaf & BIT63 else MODULE
-    head = Explanation(f"{leaf_title(leaf)} (leaf 0x{leaf:X}) of {who} returned 0x{status:016X}; the caller got -EIO",
-                       KERNEL, ("PRERR.other",))
-    readings = explain_pseamldr(status) if leaf & BIT63 else explain_module(status)
-    return [head, *(readings or [Explanation(f"0x{status:016X}  no status that {who} is known to return", who)])]
+def _whole(text: str) -> list[Explanation] | None:
+    """An argument that is one value: number, name, errno, upload error, identity; ``None`` when it is a line."""
+    if re.fullmatch(r"-\d{1,4}", text):
+        return _errno(-int(text))
+    if (found := _FW.fullmatch(text)) is not None:
+        return [_fw(found)]
+    if " " not in text and (value := _identity_digits(text)) is not None:
+        return [_identity(value)]
+    if (number := whole_number(text)) is not None:
+        return explain_value(number)
+    return _name(text)
 
 
-def _explain_errno(text: str) -> list[Explanation]:
-    from seamref.host.abi import ERRNO_TEXT
+def _identity_digits(text: str) -> Identity | None:
+    """MRSEAM, TEE_TCB_SVN, a dotted version: what explain leaves to identify."""
+    digits = text.removeprefix("0x").removeprefix("0X")
+    if (len(digits) in (96, 32) and re.fullmatch(r"[0-9a-fA-F]+", digits)) or re.fullmatch(r"\d+\.\d+\.\d+(\.\d+)?",
+                                                                                         text):
+        return identify_text(text)
+    return None
 
-    by_length = sorted(_ERRNO, key=lambda errno: -len(ERRNO_TEXT[errno]))  # "No such device or address" first
-    for errno in by_length:
-        if re.search(rf"\b{errno.name}\b", text) or ERRNO_TEXT[errno] in text or text == str(int(errno)):
-            return [_ERRNO[errno]]
-    return []
+
+def _identity(found: Identity) -> Explanation:
+    kind = Kind.VALUE if found.known else Kind.FOREIGN
+    return Explanation(f"{found.given}: {found.short}", "the table of releases", (),
+                       tuple(line.strip() for m in found.matches for line in m.lines()[1:4]), "",
+                       "python -m seamref identify says more", kind)
 
 
-def _explain_name(text: str) -> list[Explanation]:
-    from seamref.pseamldr.api import Status as LoaderStatus
-    from seamref.tdxmodule.status import Status as ModuleStatus
+def _fw(found: re.Match[str]) -> Explanation:
+    cause, advice = _FW_ERRORS[found[2]]
+    while_ = f" while {found[1]}" if found[1] else ""
+    return Explanation(f"fw_upload error {found[2]}{while_}", KERNEL, ("FW.worker", "FW.error"), (cause,), "", advice)
 
-    word = text.split()[0].upper() if text else ""
+
+def _name(text: str) -> list[Explanation] | None:
+    """Names of statuses, leaves, operands and errnos; several joined by | or + are read one after another."""
+    parts = [part for part in re.split(r"\s*[|+]\s*", text.strip("() ")) if part]
+    if len(parts) > 1 and all(re.fullmatch(r"[\w.#()-]+", part) for part in parts):
+        if len(parts) == 2 and (joined := _with_operand(*parts)):
+            return joined
+        read = [_one_name(part) for part in parts]
+        if all(read):
+            return [e for found in read for e in found]
+        return None
+    return _one_name(text) or None
+
+
+_OPERAND_ID = "TDX_OPERAND_ID_"
+_OPERAND_ALIAS = {"SEPT": Operand.SEPT_TREE}
+"""Linux's short names."""
+
+
+def _operand(word: str) -> Operand | None:
+    name = word.upper().removeprefix(_OPERAND_ID)
+    if name == word.upper():
+        return None
+    return _OPERAND_ALIAS.get(name) or Operand.__members__.get(name)
+
+
+def _with_operand(status: str, operand: str) -> list[Explanation]:
+    """STATUS | TDX_OPERAND_ID_NAME: one word of the ABI."""
+    held, which = ModuleStatus.__members__.get(status.upper()), _operand(operand)
+    return [] if held is None or which is None else explain_module(int(held) | int(which))
+
+
+def _named_status(status: ModuleStatus) -> list[Explanation]:
+    """A status by its name, which states no operand."""
+    (said,) = explain_module(int(status))
+    return [replace(said, what=f"0x{int(status):016X}  {status.name}")]
+
+
+def _one_name(text: str) -> list[Explanation]:
+    word = text.strip().upper()
+    if word in _PLAIN:
+        return [replace(e, stated=()) for e in explain_software(_PLAIN[word])]
     if word in LoaderStatus.__members__:
         return explain_pseamldr(int(LoaderStatus[word]))
     if word in ModuleStatus.__members__:
-        return explain_module(int(ModuleStatus[word]))
-    by_title = {leaf.title: leaf for leaf in Leaf}
-    if word in by_title:
-        return explain_leaf(int(by_title[word]))
-    plain = {"VMFAILINVALID": TDX_SEAMCALL_VMFAILINVALID, "#GP": TDX_SEAMCALL_GP, "#GP(0)": TDX_SEAMCALL_GP,
-             "#UD": TDX_SEAMCALL_UD}
-    return [e for v, e in _SOFTWARE.items() if e.what.endswith("  " + word) or plain.get(word) == v]
+        return _named_status(ModuleStatus[word])
+    if f"TDX_{word}" in ModuleStatus.__members__ and word != "SUCCESS":
+        return _named_status(ModuleStatus[f"TDX_{word}"])
+    if word.startswith("-E") and word[1:] in ERRNO_NUMBER:
+        return _errno(ERRNO_NUMBER[word[1:]])
+    leaf = leaf_by_name(word)
+    if leaf is not None:
+        return [replace(e, stated=(Stated("leaf", leaf, text.strip()),)) for e in explain_leaf(leaf)]
+    guest = {name: number for number, name in guest_leaves().items()}.get(word.replace("_", "."))
+    if guest is not None:
+        return [Explanation(f"{word.replace('_', '.')}: leaf {guest} of TDCALL, which a TD calls", MODULE)]
+    if (operand := _operand(word)) is not None:
+        return [Explanation(f"operand {operand.name} (0x{int(operand):X} in the low half of a status)", MODULE)]
+    return []
+
+
+def _errno(number: int) -> list[Explanation]:
+    known = next((e for errno, e in _ERRNO.items() if -int(errno) == number), None)
+    if known is not None:
+        return [replace(known, stated=(Stated("errno", -number, ""),))]
+    if number in LINUX_ERRNO:
+        name, text = LINUX_ERRNO[number]
+        return [Explanation(f"-{name} (-{number}), \"{text}\": no SEAMCALL wrapper and no step of the update returns "
+                            f"it",
+                            "an errno of Linux", kind=Kind.FOREIGN)]
+    return []
+
+
+# --- lines ----------------------------------------------------------------------------------------------------
+
+
+def _numbers(found: re.Match[str]) -> dict[str, str]:
+    return {name: value for name, value in found.groupdict().items() if value is not None}
+
+
+def _leaf_number(text: str) -> int | None:
+    return int(text, 16) if text.lower().startswith("0x") else int(text) if text.isdigit() else leaf_by_name(text)
+
+
+def _call(form: LineForm, found: re.Match[str], message: str) -> FailedCall | None:
+    """The call that a SEAMCALL-failed line speaks of."""
+    fields = _numbers(found)
+    leaf = _leaf_number(fields.get("leaf") or fields["name"])
+    text = fields["status"]
+    named = leaf is not None and bool(leaf & BIT63)
+    if not text.lower().startswith("0x"):
+        word = text.upper()
+        if named and word in LoaderStatus.__members__:
+            status: int | None = int(LoaderStatus[word])
+        else:
+            full = word if word in ModuleStatus.__members__ else f"TDX_{word}"
+            status = int(ModuleStatus[full]) if full in ModuleStatus.__members__ and not named else None
+    else:
+        status = int(text, 16)
+    if leaf is None or status is None:
+        return None
+    linux = (form.id != "LOG.leaf_failed" and form.id != "LOG.leaf_failed_name") or bool(
+        re.match(r"(?:(?:virt/)?tdx|seamldr|kvm(?:_intel)?): ", message))
+    return FailedCall(leaf, status, int(fields["cpu"]) if "cpu" in fields else None, linux,
+                      KERNEL if linux else "the program that prints the line")
+
+
+def _stated(fields: dict[str, str]) -> tuple[Stated, ...]:
+    out = []
+    if "errno" in fields:
+        out.append(Stated("errno", int(fields["errno"]), fields["errno"]))
+    if "msr" in fields:
+        out.append(Stated("msr", int(fields["msr"], 16), fields["msr"]))
+    return tuple(out)
+
+
+def _form(form: LineForm, fields: dict[str, str]) -> Explanation:
+    """A line whose meaning stands in the table."""
+    shown = dict(fields)
+    if "errno" in fields:
+        shown["errno"] = errno_name(int(fields["errno"]))
+    shown.setdefault("not", "")
+    return Explanation(form.what.format(**shown), form.who, form.clauses, form.causes, form.recoverable, form.advice,
+                       form.kind, form.id, form.kernels, _stated(fields))
+
+
+def _init_failed(form: LineForm, fields: dict[str, str], at: Situation) -> Explanation:
+    causes, advice = INIT_ERRNO.get(int(fields["errno"]), ((), form.advice))
+    return replace(_form(form, fields), causes=causes, advice=advice)
+
+
+def _version(form: LineForm, fields: dict[str, str], at: Situation, message: str) -> tuple[Explanation, Situation]:
+    """A line that names module or loader: its release, if the table knows it."""
+    known = parse_build(message) or (identify_text(fields["version"]) if form.id == "LOG.module_version" else None)
+    said = _form(form, fields)
+    if "version" in fields and form.id == "LOG.module_version":
+        parts = tuple(int(part) for part in fields["version"].split("."))
+        at = replace(at, module=parts[:3], module_text=fields["version"])
+        if form.id == "LOG.module_version" and identify_text(fields["version"]) is not None:
+            version = identify_text(fields["version"])
+            known = version if known is None or not known.known else known
+    if form.id == "LOG.module_info":
+        major, minor = _part("major", message), _part("minor", message)
+        if major is not None and minor is not None:
+            release = f", release {known.short}" if known is not None and known.known else ""
+            at = replace(at, module=(major, minor), module_text=f"{major}.{minor}, built {fields['date']}{release}")
+    if known is not None:
+        old = at.module is not None and at.module[:2] == (1, 0) and form.id == "LOG.module_info"
+        note = "a module of line 1.0, too old for kernels since 6.5" if old else (
+            f"the table of releases: {known.short}" if form.id != "LOG.seamldr_version" else "")
+        said = replace(said, causes=(*said.causes, note) if note else said.causes,
+                       kind=Kind.WARNING if old else said.kind)
+    return said, at
+
+
+def _part(name: str, message: str) -> int | None:
+    found = re.search(rf"\b{name}(?:_version)?:? (0x[0-9a-f]{{1,4}}|\d{{1,5}})\b", message, re.IGNORECASE)
+    return None if found is None else int(found[1], 0)
+
+
+_RAX = re.compile(r"\bRAX[:=]?\s*(?:0x)?([0-9a-fA-F]{9,16})\b")
+_HEX64 = re.compile(r"\b0x([0-9a-fA-F]{9,16})\b|\b([0-9a-fA-F]{16})\b")
+_FILE = re.compile(rf"^(?:[\w./-]+: )*(?P<program>[\w./-]+): (?P<path>\S+): (?P<text>{ERRNO_TEXTS})\.?$")
+_OURS = re.compile(r"(?:^|/)(?:tdx_host/|tdx_module/|seamldr_upload/|tdx_tsm/|seamldr/)?"
+                   r"(?:version|seamldr_version|num_remaining_updates|loading|data|error|status|cancel|remaining_size)$")
+_ANY_ERRNO = re.compile(rf"(?P<text>{ERRNO_TEXTS})(?![\w])")
+
+
+def read_line(line: str, at: Situation | None = None) -> tuple[list[Explanation], Situation]:
+    """Readings of one line of a log, and what is known after it."""
+    at = at or Situation()
+    message = strip_prefix(line)
+    if not message:
+        return [], at
+    matched = match_form(message)
+    if matched is None:
+        return _unformed(message, at), replace(at, call=None)
+    return _formed(message, at, *matched)
+
+
+def _formed(message: str, at: Situation, form: LineForm, found: re.Match[str]) -> tuple[list[Explanation], Situation]:
+    fields = _numbers(found)
+    match form.id:
+        case "LOG.seamcall_failed" | "LOG.seamcall_failed_cpu" | "LOG.leaf_failed" | "LOG.leaf_failed_name":
+            call = _call(form, found, message)
+            if call is None:
+                return _unformed(message, at), at
+            read = explain_call(call, at)
+            installing = call.linux and call.rax & BIT63 != 0 and call.number & 0xF == 1
+            return read, replace(at, call=call, updating=at.updating or installing)
+        case "LOG.registers" | "LOG.registers_2" | "LOG.additional_output":
+            return _registers(form, fields, at)
+        case "LOG.init_failed" | "LOG.init_failed_old":
+            return [_init_failed(form, fields, at)], replace(at, call=None)
+        case "LOG.module_version" | "LOG.module_info" | "LOG.module_parts" | "LOG.seamldr_version":
+            said, at = _version(form, fields, at, message)
+            return [said], replace(at, call=None)
+        case "LOG.rdmsr":
+            said = _form(form, fields)
+            return [replace(said, causes=(describe(int(fields["msr"], 16)), *said.causes))], at
+        case _:
+            updating = at.updating or (form.link is not None and form.link.name == "UPDATE")
+            return [_form(form, fields)], replace(at, call=None, updating=updating)
+
+
+def _registers(form: LineForm, fields: dict[str, str], at: Situation) -> tuple[list[Explanation], Situation]:
+    """Registers behind a failed call; where the call's meaning needs them, it is read again with them."""
+    values = registers_of(fields)
+    said = _form(form, fields)
+    if at.call is None:
+        return [replace(said, what=f"{said.what}: that line is not here")], at
+    call = replace(at.call, registers=(*at.call.registers, *values))
+    again = explain_call(call, at)[0]
+    before = explain_call(at.call, at)[0]
+    more = tuple(cause for cause in again.causes if cause not in before.causes)
+    leaf = call.leaf
+    said = replace(said, what=f"{said.what}: {leaf or 'the call'} is what they belong to", causes=more)
+    return [said], replace(at, call=call)
+
+
+def _unformed(message: str, at: Situation) -> list[Explanation]:
+    """A message that no form reads: a whole value, a register dump, names, a file error, a status that stands in it."""
+    try:
+        whole = _whole(message)
+    except SeamrefError:
+        return []
+    if whole is not None:
+        return whole
+    if (dump := _RAX.search(message)) is not None and is_error_status(value := int(dump[1], 16)):
+        return [replace(e, what=f"RAX = {e.what}") for e in explain_value(value)]
+    if (fw := _FW_IN_LINE.search(message)) is not None:
+        return [_fw(fw)]
+    if (ours := _file_error(message)) is not None:
+        return ours
+    if (named := _names_in(message)):
+        return named
+    if (status := _status_in(message)):
+        return status
+    return _foreign(message)
+
+
+def _names_in(message: str) -> list[Explanation]:
+    """Leaf and status names that a line states in words, one reading each."""
+    found: list[Explanation] = []
+    seen: set[str] = set()
+    joined = re.search(rf"(TDX_\w{{3,60}})\s*\|\s*({_OPERAND_ID}\w{{1,40}})", message)
+    if joined is not None and (read := _with_operand(joined[1], joined[2])):
+        return [replace(e, what=f"{e.what} (named in this line)") for e in read]
+    for word in re.findall(r"[A-Za-z_#][\w.]{2,60}", message):
+        word = word.strip(".")
+        upper = word.upper()
+        if upper in seen or not (LEAF_WORD.fullmatch(word) or STATUS_WORD.fullmatch(word) or word in LOADER_WORDS):
+            continue
+        seen.add(upper)
+        found += [replace(e, what=f"{e.what} (named in this line)") for e in _one_name(word)]
+        if len(seen) >= 8:
+            break
+    return found
+
+
+def _status_in(message: str) -> list[Explanation]:
+    """A 64-bit error status inside an unknown line: explained, with the words that it merely stands there."""
+    out: list[Explanation] = []
+    for match in list(_HEX64.finditer(message))[:4]:
+        value = int(match[1] or match[2], 16)
+        if is_error_status(value):
+            out += [replace(e, what=f"{e.what} (a status in this line; the line itself is not known)")
+                    for e in explain_value(value)]
+    return out
+
+
+def _file_error(message: str) -> list[Explanation] | None:
+    """``cat: version: No such device or address``: a file of the TDX host's interface, by its name."""
+    found = _FILE.match(message)
+    if found is None:
+        return None
+    number = ERRNO_BY_TEXT[found["text"]]
+    if not (found["program"].rpartition("/")[2] in _SHELL_PROGRAMS and _OURS.search(found["path"])):
+        return None
+    known = next((e for errno, e in _ERRNO.items() if -int(errno) == number), None)
+    if known is None:
+        return None
+    return [replace(known, stated=(Stated("errno", -number, found["text"]),))]
+
+
+_SHELL_PROGRAMS = {"cat", "echo", "bash", "sh", "tee", "dd", "cp", "head"}
+
+
+def _foreign(message: str) -> list[Explanation]:
+    """An errno in somebody's message: said to be that, and not taken for one of ours."""
+    found = _ANY_ERRNO.search(message)
+    if found is None or ":" not in message[: found.start()]:
+        return []
+    number = ERRNO_BY_TEXT[found["text"]]
+    who = message.split(":")[0][:40]
+    return [Explanation(
+        f"an error of {who!r}: {errno_name(number)}; which interface of the kernel it came from is not in the line",
+        f"{who} (not TDX's words)", causes=(), advice="if it wrote a file of /sys/class/firmware/tdx_module, give the "
+        "path too", kind=Kind.FOREIGN, stated=(Stated("errno", -number, found["text"]),))]
+
+
+def explain(text: str, at: Situation | None = None) -> list[Explanation]:
+    """Everything known about a number, a name, an errno or a line; empty when nothing is.
+
+    A whole argument of more than 64 bits is a :class:`SeamrefError`.
+    """
+    text = text.strip()
+    if not text:
+        return []
+    if "\n" in text:
+        return [e for answer in explain_log(text.splitlines()).answers for e in answer.readings]
+    if len(text) <= MAX_LINE and (whole := _whole(text)) is not None:
+        return whole
+    if whole_number_is_too_long(text):
+        raise SeamrefError(f"value of {len(text)} digits: must have 64 bits at most")
+    return read_line(text, at)[0]
+
+
+def whole_number_is_too_long(text: str) -> bool:
+    """Thousands of digits: a number, though none that is read."""
+    return len(text) > MAX_LINE and re.fullmatch(r"(?:0[xX])?[0-9a-fA-F_]+", text) is not None
+
+
+# --- whole logs -----------------------------------------------------------------------------------------------
+
+MAX_ANSWERS = 2000
+MAX_SHAPES = 50_000
+_DIGITS = str.maketrans("123456789", "000000000")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One line and what it means; ``number`` counts from 1, ``repeats`` how often the same line came again."""
+
+    number: int
+    line: str
+    readings: tuple[Explanation, ...]
+
+    @property
+    def known(self) -> bool:
+        """Whether some reading is."""
+        return any(e.known for e in self.readings)
+
+
+@dataclass(slots=True)
+class LogReport:
+    """A log read to its end.
+
+    ``lines`` in all; ``related`` that have to do with TDX; ``answers`` in order, each distinct message once;
+    ``unknown`` related lines that nothing is known about; ``left_out`` lines beyond the bounds.
+    """
+
+    lines: int = 0
+    related: int = 0
+    unknown: int = 0
+    left_out: int = 0
+    repeated: int = 0
+    answers: list[Answer] = field(default_factory=list)
+    situation: Situation = field(default_factory=Situation)
+
+
+def explain_log(lines: Iterable[str], *, everything: bool = True,
+                seen: Callable[[Answer], None] | None = None) -> LogReport:
+    """Read lines one after another, each with what the lines before it said.
+
+    ``everything``: answer every line that is not empty; otherwise only those that have to do with TDX.  Bounds: the
+    first 2,000 answers are kept, and of lines that nothing is known about 50,000 shapes are tried.
+    """
+    report = LogReport()
+    messages: set[int] = set()
+    unknown_shapes: set[int] = set()
+    for number, line in enumerate(lines, 1):
+        report.lines = number
+        if not line or line.isspace():
+            continue
+        if not everything and not RELATED.search(line[:MAX_LINE].encode("utf-8", "replace")):
+            continue
+        report.related += 1
+        message = strip_prefix(line)
+        shape = hash(message.translate(_DIGITS))
+        if shape in unknown_shapes:
+            report.unknown += 1
+            continue
+        key = hash((message, report.situation.call))
+        if key in messages:
+            report.repeated += 1
+            continue
+        if len(unknown_shapes) >= MAX_SHAPES or len(report.answers) >= MAX_ANSWERS:
+            report.left_out += 1
+            continue
+        readings, report.situation = read_line(line, report.situation)
+        answer = Answer(number, line[:400], tuple(readings))
+        if not answer.known:
+            report.unknown += 1
+            unknown_shapes.add(shape)
+            if not everything and not readings:
+                continue
+        messages.add(key)
+        report.answers.append(answer)
+        if seen is not None:
+            seen(answer)
+    return report
+
+
+def causes_of(report: LogReport) -> Iterator[Answer]:
+    """Answers that name a cause, in order."""
+    return (a for a in report.answers if any(e.kind is Kind.CAUSE for e in a.readings))

@@ -91,20 +91,89 @@ RELEASES: dict[str, Release] = {release.version: release for release in (
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
-    """A release that its notes announce but that the repository of binaries does not hold."""
+class Published:
+    """What Intel's public release notes or a public log say of a release, whether its files were measured or not.
+
+    ``build_date`` decimal YYYYMMDD and ``build_num`` as TDH.SYS.RD and the notes give them (0: not said);
+    ``seamsvn`` major SVN in the high byte; ``mrseam`` SHA-384 in hex; ``min_seamldr`` loaders that the notes name;
+    ``platform`` in words; ``source`` where the row is from.
+    """
 
     version: str
-    seamsvn: int
-    min_seamldr: str
-    platform: str
+    build_date: int = 0
+    build_num: int = 0
+    seamsvn: int = 0
+    mrseam: str = ""
+    min_seamldr: tuple[str, ...] = ()
+    platform: str = ""
+    source: str = ""
 
 
-NOTED = (
-    Noted("1.5.24", 0x010D, "1.5.00", ""),
-    Noted("1.5.25", 0x010D, "2.0.00", "Sierra Forest"),
-    Noted("2.0.14", 0x0307, "2.0.00", "Granite Rapids"),
-)
+_SPR, _SRF, _GNR = "Sapphire Rapids, Emerald Rapids", "Sierra Forest", "Granite Rapids"
+_BOTH = ("1.5.00", "2.0.00")
+
+
+def _notes(version: str) -> str:
+    return f"release notes, intel/confidential-computing.tdx.tdx-module tag TDX_MODULE_{version}"
+
+
+def _published(version: str, date: int, num: int, seamsvn: int, mrseam: str, loaders: tuple[str, ...],
+               platform: str) -> Published:
+    return Published(version, date, num, seamsvn, mrseam, loaders, platform, _notes(version))
+
+
+PUBLISHED: dict[str, Published] = {p.version: p for p in (
+    _published("1.5.01", 20231008, 595, 0x0104, RELEASES["1.5.01"].seamhash, ("1.5.00",), _SPR),
+    _published("1.5.05", 20240129, 698, 0x0105, RELEASES["1.5.05"].seamhash, _BOTH, f"{_SPR}, {_SRF}"),
+    Published("1.5.06", 20240407, 744, source="a kernel log, canonical/tdx issue 381"),
+    _published("1.5.08", 20240725, 784, 0x0107, RELEASES["1.5.08"].seamhash, _BOTH, f"{_SPR}, {_SRF}"),
+    _published("1.5.13", 20250210, 864, 0x010A, RELEASES["1.5.13"].seamhash, _BOTH, f"{_SPR}, {_SRF}"),
+    _published("1.5.16", 20250221, 869, 0x010B, RELEASES["1.5.16"].seamhash, _BOTH, f"{_SPR}, {_SRF}"),
+    _published("1.5.20", 20250531, 920, 0x010C,
+               "d0d80c085166ba78ccc69af268e5753cf0f3394523cb4ff7c50b08d9265c82489c099c377be6a400e4d2b57da924012c",
+               _BOTH, f"{_SPR}, {_SRF}"),
+    _published("1.5.24", 20250729, 943, 0x010D,
+               "489e585f1c54bc5a02066c8c6ec21619ff0334ec6f21e07e2a35202c59183789c8057e7d97dd591bb08314b185819e72",
+               ("1.5.00",), _SPR),
+    _published("1.5.25", 20250902, 954, 0x010D,
+               "fca4ff221293807e3d247416299ca39a236872df4eb414567ca96072d3fde7dead740f807eefe2f7d938499c03cc8aba",
+               ("2.0.00",), _SRF),
+    _published("1.5.28", 20251126, 989, 0x010E,
+               "346bc77a1846cac214dd2e8edeb9ee4349449d6c3f9ff2c52149a634c27b7fd1bd314c2ef6b973eeebd55742952531a1",
+               _BOTH, f"{_SPR}, {_SRF}"),
+    _published("1.5.34", 20260330, 1024, 0x010F,
+               "ab62561a173acbd18ee50ff37750db44184c6cf5e886df74247cc575e163b04c34b9e18374757c235affa614d4127f6b",
+               _BOTH, f"{_SPR}, {_SRF}"),
+    _published("2.0.02", 20240814, 786, 0x0303, RELEASES["2.0.02"].seamhash, ("2.0.00",), _GNR),
+    _published("2.0.04", 20250116, 859, 0x0304, RELEASES["2.0.04"].seamhash, ("2.0.00",), _GNR),
+    Published("2.0.05", 0, 863, source="bytes 1000 to 1023 of its sigstruct (inferred)"),
+    _published("2.0.08", 20250402, 882, 0x0305, RELEASES["2.0.08"].seamhash, ("2.0.00",), _GNR),
+    _published("2.0.12", 20250605, 924, 0x0306,
+               "87bdf50356b95e264a5d0807016b9b8ab7568d0857d27eddbe847f98184a786e0f3eecf2fabd3b6d23f71f2ae50300f4",
+               ("2.0.00",), _GNR),
+    _published("2.0.14", 20260425, 947, 0x0307,
+               "aef4ed3e686fe6cf44c9a8d1cc63105443b558ac4f40c282abf78271e9a4586c50408c8584c7b43fd21edb736700ba5f",
+               ("2.0.00",), _GNR),
+    _published("2.0.16", 20251204, 994, 0x0308,
+               "f40772d82608da5443887dd7247be3e0092927e62409a9bb8da98eaed9017704be075466a13d3ca30501000d69407495",
+               ("2.0.00",), _GNR),
+    _published("2.0.18", 20260211, 1013, 0x0309,
+               "2d2de102461684f14c8d0984a09d895e3e9e15944ce020a03b977e1f114d5e1ed32ef666a47fd19a5851b3800eda3afa",
+               ("2.0.00",), f"{_GNR}, Clearwater Forest"),
+)}
+"""Releases by what is published of them.  The notes' build date may be some days later than the sigstruct's date."""
+
+NOTED = tuple(p for version, p in PUBLISHED.items() if version not in RELEASES)
+"""Releases whose notes are public and whose files were not measured: SVN known, handoff fields not."""
+
+
+def known_release(version: str) -> Release | None:
+    """All that is known of a version: measured, or from its notes (then without handoff fields and CPU table)."""
+    noted = PUBLISHED.get(version)
+    if version in RELEASES or noted is None:
+        return RELEASES.get(version)
+    return Release(version, noted.build_date, noted.seamsvn, min_seamldr=noted.min_seamldr)
+
 
 PLATFORMS = {
     0x806F0: "Sapphire Rapids", 0xC06F0: "Emerald Rapids", 0xA06F0: "Sierra Forest", 0xA06D0: "Granite Rapids",

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from seamref.errors import SeamrefError
-from seamref.host.releases import RELEASES, Release
+from seamref.host.releases import RELEASES, Release, known_release
 from seamref.spec import CHOSEN, MEASURED, STATED, Check, CheckTable, implements
 
 STEPPING = 0xF
@@ -36,11 +36,16 @@ class Version(NamedTuple):
 
 
 def parse_version(text: str, what: str = "version") -> Version:
-    """ "1.5.05" or "1.5.5"; anything else is an error that quotes it."""
+    """ "1.5.05", "1.5.5" or, as newer kernels print it, "1.5.05.0000"; anything else is an error that quotes it.
+
+    The fourth part is a build that no rule looks at.
+    """
     parts = text.strip().split(".")
-    if len(parts) != 3 or not all(part.isascii() and part.isdigit() and len(part) <= 9 for part in parts):
-        raise SeamrefError(f"{what}: {text!r}, must be MAJOR.MINOR.UPDATE, three numbers")
-    return Version(*map(int, parts))
+    if len(parts) not in (3, 4) or not all(part.isascii() and part.isdigit() and len(part) <= 9 for part in parts):
+        shown = text if len(text) <= 40 else text[:37] + "..."
+        raise SeamrefError(f"{what}: {shown!r}, must be MAJOR.MINOR.UPDATE, three numbers (a fourth, the build, may "
+                           f"follow)")
+    return Version(*map(int, parts[:3]))
 
 
 # --- the mapping file -----------------------------------------------------------------------------------
@@ -119,7 +124,10 @@ class Situation:
 
     def release_of(self, version: Version | None) -> Release | None:
         """What is known of a version."""
-        return next((r for r in self.releases if version and parse_version(r.version) == version), None)
+        if version is None:
+            return None
+        listed = next((r for r in self.releases if parse_version(r.version) == version), None)
+        return listed if listed is not None and listed.seamsvn else known_release(str(version)) or listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +154,7 @@ class Option:
     def svns(self) -> tuple[tuple[int, int], tuple[int, int]] | None:
         """((major, minor) SVN of the release, the same of the running module), if both are known."""
         running = self.running
-        if running is None or not running.measured or not self.release.measured:
+        if running is None or not running.seamsvn or not self.release.seamsvn:
             return None
         return divmod(self.release.seamsvn, 256), divmod(running.seamsvn, 256)
 
@@ -361,10 +369,37 @@ def flaws_that_show(situation: Situation) -> list[Flaw]:
     return [flaw for flaw in FLAWS if flaw.always or flaw.shows(situation)]
 
 
+def what_is_known(version: Version | None, releases: Sequence[Release]) -> str:
+    """One sentence on how much the rules know of the running module; "" when they know all they ask for."""
+    if version is None:
+        return ""
+    held = known_release(str(version))
+    listed = any(parse_version(r.version) == version for r in releases)
+    if held is None:
+        where = "only the mapping file names it" if listed else "no release of that version is known"
+        return (f"nothing is known of the running {version} ({where}): its SVN and handoff fields are not known, so "
+                f"rules "
+                "on them are silent")
+    if not held.measured:
+        return (f"of the running {version} only the release notes are known: its SVN is "
+                f"{held.seamsvn >> 8}.{held.seamsvn & 255}, its handoff fields are not known")
+    return ""
+
+
 def make_situation(running: str | None, seamldr: str, cpus: Iterable[int], *, remaining: int | None = None,
                    allow_debug: bool = False, releases: Sequence[Release] | None = None) -> Situation:
-    """A situation from texts and numbers; ``releases`` defaults to the eleven published ones."""
+    """A situation from texts and numbers; ``releases`` defaults to the eleven published ones.
+
+    ``running`` None or "none": no module runs, a cold load.
+    """
+    for cpu in (cpus := tuple(cpus)):
+        if not 0 <= cpu < 1 << 32:
+            raise SeamrefError(f"CPUID.1:EAX: {cpu:#x}, must have 32 bits" if cpu >= 0 else f"CPUID.1:EAX: {cpu}, is "
+                               f"negative")
+    if remaining is not None and not 0 <= remaining < 1 << 32:
+        raise SeamrefError(f"num_remaining_updates: {remaining}, must have 32 bits")
     return Situation(
-        None if running is None else parse_version(running, "running module"), parse_version(seamldr, "P-SEAMLDR"),
+        None if running is None or running.strip().lower() == "none" else parse_version(running, "running module"),
+        parse_version(seamldr, "P-SEAMLDR"),
         tuple(cpus), remaining, allow_debug, tuple(RELEASES.values()) if releases is None else tuple(releases),
     )

@@ -256,7 +256,8 @@ def test_a_version_listed_twice_is_said() -> None:
 def test_versions() -> None:
     assert parse_version("1.5.5") == Version(1, 5, 5)
     assert str(Version(1, 5, 5)) == "1.5.05"
-    for text in ("", "1.5", "1.5.5.5", "1.5.x", "-1.5.5", "1.5.٣", "1.5." + "9" * 10):
+    assert parse_version("1.5.05.0007") == Version(1, 5, 5), "the fourth part is a build"
+    for text in ("", "1.5", "1.5.5.5.5", "1.5.x", "-1.5.5", "1.5.٣", "1.5." + "9" * 10):
         with pytest.raises(SeamrefError, match=r"MAJOR\.MINOR\.UPDATE"):
             parse_version(text)
 
