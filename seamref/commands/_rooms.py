@@ -1,30 +1,65 @@
-"""Every room of the machine, imported, so that every clause, table and layout has registered itself."""
+"""The rooms of the machine, imported as far as a question needs: what a module declares is found in its text first."""
 
 from __future__ import annotations
 
+import gc
+import re
+from functools import lru_cache
 from importlib import import_module
-from pkgutil import walk_packages
+from pathlib import Path
+from types import ModuleType
 
 import seamref
 from seamref.layout import Layout
 
 ROOMS = ("arch", "firmware", "pseamldr", "tdxmodule", "mint", "bootchain", "host", "explore",
          "diagnose", "conformance")
+CLAUSES, LAYOUTS = r"\bclause\(|\bCheck\(|\bimplements\b", r"\bLayout\("
+"""What the text of a module has that declares clauses, or structures."""
 
 
-def import_rooms() -> list[object]:
-    """The modules of all rooms, in the order of their names."""
-    modules: list[object] = []
-    for info in walk_packages(seamref.__path__, "seamref."):
-        if info.name.split(".")[1] in ROOMS:
-            modules.append(import_module(info.name))
-    return modules
+@lru_cache(maxsize=1)
+def _texts() -> dict[str, str]:
+    """Module -> its source, in the order of names."""
+    folder = Path(seamref.__file__).parent
+    found = {}
+    for room in ROOMS:
+        for path in [folder / f"{room}.py", *(folder / room).rglob("*.py")]:
+            if path.is_file():
+                parts = path.relative_to(folder.parent).with_suffix("").parts
+                found[".".join(parts).removesuffix(".__init__")] = path.read_text(encoding="utf-8")
+    return dict(sorted(found.items()))
 
 
-def layouts() -> dict[str, Layout]:
-    """Every declared layout by its name; of two with one name the first in the order of modules."""
+def import_rooms(having: str = "") -> list[ModuleType]:
+    """The modules of all rooms whose text has this pattern, imported, in the order of their names."""
+    was = gc.isenabled()
+    gc.disable()  # declarations stay: looking for garbage among them costs a fifth of the time
+    try:
+        return [import_module(name) for name, text in _texts().items() if re.search(having, text)]
+    finally:
+        if was:
+            gc.enable()
+
+
+def import_clauses(id: str | None) -> None:
+    """Import what declares or carries a clause; without an id, or where nobody writes it as it is, every clause."""
+    from seamref.spec import CLAUSES as known
+
+    if id is not None:
+        import_rooms(re.escape(f'"{id}"'))
+    if id is None or id not in known:
+        import_rooms(CLAUSES)
+
+
+def layouts(name: str | None = None) -> dict[str, Layout]:
+    """Every declared layout by its name, or only those of modules that write this name, where there are some.
+
+    Of two with one name the first in the order of modules.
+    """
     found: dict[str, Layout] = {}
-    for module in import_rooms():
+    wanted = import_rooms(rf'(?i:Layout\(\s*"{re.escape(name)}")') if name else []
+    for module in wanted or import_rooms(LAYOUTS):
         for value in vars(module).values():
             if isinstance(value, Layout):
                 found.setdefault(value.name, value)

@@ -38,11 +38,11 @@ def place_of(function: Callable[..., Any]) -> str:
 def run(args: argparse.Namespace) -> int:
     """Print the clauses."""
     from seamref.commands._answer import print_json
-    from seamref.commands._rooms import import_rooms
+    from seamref.commands._rooms import import_clauses
     from seamref.errors import SeamrefError
     from seamref.spec import CLAUSES, IMPLEMENTED_BY, SOURCES, TABLES
 
-    import_rooms()
+    import_clauses(args.id)
     if args.id is None:
         chosen = sorted(CLAUSES)
     elif args.id in CLAUSES:

@@ -19,7 +19,7 @@ def run(args: argparse.Namespace) -> int:
     from seamref.commands._rooms import layouts
     from seamref.errors import SeamrefError
 
-    known = layouts()
+    known = layouts(args.name)
     if args.name is None:
         if args.json:
             listed = [{"name": v.name, "size": v.size, "doc": v.doc, "source": v.source} for v in known.values()]

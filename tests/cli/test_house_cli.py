@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import pty
+import resource
 import shlex
 import signal
 import subprocess
@@ -436,3 +437,31 @@ def test_boot_takes_the_name_of_a_build_and_install_names_the_status() -> None:
 
         image = mint.module_image()
         install(seamref.boot(sockets=1, lps=1), image, mint.sigstruct(image, seamhash=bytes(48)))
+
+
+# --- start-up
+
+
+def _imported(*words: str) -> set[str]:
+    code = ("import sys\nfrom seamref.cli import main\nmain(sys.argv[1:])\n"
+            "print(*[m for m in sys.modules if m.startswith('seamref.')], file=sys.stderr)")
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=True,
+                          timeout=60)
+    return set(done.stderr.split())
+
+
+@pytest.mark.parametrize("words", [["clause", "SEAMCALL.cpl"], ["layout", "seam_sigstruct"], ["msr"], ["--help"]])
+def test_looking_something_up_imports_no_other_room(words: list[str]) -> None:
+    rooms_named = {name.split(".")[1] for name in _imported(*words)}
+    assert not rooms_named & {"tdxmodule", "host", "bootchain", "explore", "conformance", "show", "experiments", "mint"}
+
+
+@pytest.mark.parametrize("words", [["--help"], ["clause", "SEAMCALL.cpl"], ["layout"], ["seamcall"]])
+def test_start_up_costs_little(words: list[str]) -> None:
+    spent = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([*RUN, *words], cwd=ROOT, stdout=subprocess.DEVNULL, check=True, timeout=60)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+    assert min(spent) < 0.6, spent  # twice what is asked for: another machine may be slower
