@@ -22,11 +22,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--running", default="1.5.05", metavar="BUILD", help="module build installed at boot")
     parser.add_argument("--cpus", type=int, default=2, metavar="N", help="logical processors of the machine")
     parser.add_argument("--sockets", type=int, default=1, metavar="N", help="packages they are on")
-    parser.add_argument("--series", default="merged", metavar="NAME", help="kernel series: v1 to v10, merged")
+    parser.add_argument("--series", default="merged", metavar="NAME",
+                        help="kernel series: v1 to v10, merged, extensions-v2, dynamic-pamt")
     parser.add_argument("--tds", type=int, default=1, metavar="N", help="TDs that run meanwhile")
     parser.add_argument("--offline", type=int, action="append", default=[], metavar="CPU",
                         help="CPU taken offline before")
     parser.add_argument("--erratum", action="store_true", help="a CPU whose SEAMRET invalidates the current VMCS")
+    parser.add_argument("--fail", action="append", default=[], metavar="RULE",
+                        help="what a SEAMCALL of the kernel does instead of entering SEAM, as KEY=VALUE,...: cpu, "
+                             "leaf, rdx, nth, nth_to, outcome (completed, vmfailinvalid, fault, zf), rax, vector, "
+                             "out.REGISTER; for example cpu=1,leaf=TDH.SYS.LP.INIT,rax=TDX_RND_NO_ENTROPY")
     parser.add_argument("--states", action="store_true", help="also which CPU was in which state of the update")
 
 
@@ -35,17 +40,21 @@ def run(args: argparse.Namespace) -> int:
     from seamref.errors import SeamrefError
     from seamref.host.fw_upload import Terminal, files
     from seamref.host.machine import add_tds, blob_for, count_of, machine
+    from seamref.host.script import Script, parse_rules
     from seamref.host.series import get_series
     from seamref.host.tdx import cpu_offline
     from seamref.tdxmodule.build import BUILDS
 
     series = get_series(args.series)
+    rules = parse_rules(args.fail)
     host = machine(args.cpus, sockets=args.sockets, module=args.running, series=series, keeps_vmcs=not args.erratum)
     tds = add_tds(host, args.tds)
     before = [count_of(host, td) for td in tds]
     for cpu in args.offline:
         if cpu_offline(host, cpu):
             raise SeamrefError(f"CPU {cpu} cannot go offline")
+    if rules:
+        host.set(script=Script(rules))
     data = blob_for(series, args.image) if args.image in BUILDS else Path(args.image).read_bytes()
     name = f"tdx_module_{args.image}.blob" if args.image in BUILDS else Path(args.image).name
     shell = Terminal(host, {name: data}, hold=args.states)

@@ -67,6 +67,7 @@ TDX_SUCCESS = 0
 TDX_RND_NO_ENTROPY = 0x8000020300000000
 TDX_SYS_BUSY = 0x8000020200000000
 TDX_INTERRUPTED_RESUMABLE = 0x8000000300000000
+TDX_OPERAND_INVALID_RAX = 0xC000010000000000
 TDX_UPDATE_COMPAT_SENSITIVE = 0x8000051200000000
 SEAMLDR_RND_NO_ENTROPY = 0x8000000000030001
 
@@ -91,7 +92,11 @@ class Leaf(IntEnum):
     TDH_SYS_CONFIG = 45
     TDH_SYS_SHUTDOWN = 52
     TDH_SYS_UPDATE = 53
+    TDH_PHYMEM_PAMT_ADD = 58
+    TDH_EXT_INIT = 60
+    TDH_EXT_MEM_ADD = 61
     TDH_SYS_DISABLE = 69
+    TDH_QUOTE_INIT = 100
 
     @property
     def title(self) -> str:
@@ -101,11 +106,19 @@ class Leaf(IntEnum):
 
 
 def leaf_title(fn: int) -> str:
-    """The name of a leaf, or its number."""
+    """The name of a leaf, with its version if that is not 0, or its number."""
     try:
         return Leaf(fn).title
     except ValueError:
+        version = fn >> 16
+        if 0 < version < 256 and fn & 0xFFFF in Leaf._value2member_map_:
+            return f"{Leaf(fn & 0xFFFF).title} version {version}"
         return f"leaf 0x{fn:X}"
+
+
+def leaf_version(leaf: Leaf, version: int) -> int:
+    """RAX of a leaf of the module in a version: bits 15:0 the leaf, bits 23:16 the version."""
+    return int(leaf) | version << 16
 
 
 AVOID_COMPAT_SENSITIVE = 1 << 16
@@ -123,6 +136,9 @@ FIELD_MAX_RESERVED_PER_TDMR = 0x9100000100000009
 FIELD_PAMT_4K_ENTRY_SIZE = 0x9100000100000010
 FIELD_PAMT_2M_ENTRY_SIZE = 0x9100000100000011
 FIELD_PAMT_1G_ENTRY_SIZE = 0x9100000100000012
+FIELD_PAMT_PAGE_BITMAP_ENTRY_BITS = 0x9100000100000013
+FIELD_EXT_REQUIRED_PAGES = 0x3100000200000000
+FIELD_EXT_REQUIRED = 0x3100000000000001
 FIELD_TDR_BASE_SIZE = 0x9800000100000000
 FIELD_TDCS_BASE_SIZE = 0x9800000100000100
 FIELD_TDVPS_BASE_SIZE = 0x9800000100000200
@@ -140,7 +156,13 @@ NR_CPUID_CONFIGS = 128
 
 FEATURES0_TD_PRESERVING = 1 << 1
 FEATURES0_NO_RBP_MOD = 1 << 18
+FEATURES0_DYNAMIC_PAMT = 1 << 36
+FEATURES0_EXT = 1 << 39
 FEATURES0_UPDATE_COMPATIBILITY = 1 << 47
+FEATURES0_QUOTE = 1 << 50
+
+CONFIG_DYNAMIC_PAMT = 1 << 16
+"""R8 bit 16 of TDH.SYS.CONFIG, beside the global KeyID."""
 
 # --- Linux's structures -------------------------------------------------------------------------------------
 

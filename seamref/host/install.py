@@ -75,7 +75,7 @@ def prepare(host: Host, data: bytes, *, no_memory: bool = False, length: int | N
     gate = check_gate(host)
     if gate is not Errno.OK:
         return gate
-    checked = check_image(data, host.series.name, no_memory=no_memory, length=length)
+    checked = check_image(data, host.series.image_rules, no_memory=no_memory, length=length)
     if isinstance(checked, ImageRefused):
         if checked.message:
             host.printk(SEAMLDR_PREFIX, checked.message)

@@ -8,11 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from seamref.host.abi import (
+    FEATURES0_DYNAMIC_PAMT,
+    FEATURES0_EXT,
     FEATURES0_TD_PRESERVING,
     FIELD_ATTRIBUTES_FIXED0,
     FIELD_ATTRIBUTES_FIXED1,
     FIELD_CPUID_CONFIG_LEAVES,
     FIELD_CPUID_CONFIG_VALUES,
+    FIELD_EXT_REQUIRED,
+    FIELD_EXT_REQUIRED_PAGES,
     FIELD_MAJOR_VERSION,
     FIELD_MAX_RESERVED_PER_TDMR,
     FIELD_MAX_TDMRS,
@@ -23,6 +27,7 @@ from seamref.host.abi import (
     FIELD_PAMT_1G_ENTRY_SIZE,
     FIELD_PAMT_2M_ENTRY_SIZE,
     FIELD_PAMT_4K_ENTRY_SIZE,
+    FIELD_PAMT_PAGE_BITMAP_ENTRY_BITS,
     FIELD_TDCS_BASE_SIZE,
     FIELD_TDR_BASE_SIZE,
     FIELD_TDVPS_BASE_SIZE,
@@ -41,7 +46,7 @@ from seamref.host.seamcall import seamcall_prerr_ret
 from seamref.host.series import Handoff
 from seamref.spec import MEASURED, implements
 
-M16, M64 = (1 << 16) - 1, (1 << 64) - 1
+M8, M16, M32, M64 = (1 << 8) - 1, (1 << 16) - 1, (1 << 32) - 1, (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,8 @@ def read_sysinfo(host: Host, cpu: int = 0) -> Errno:
     for group in GROUPS[1:]:
         if ret is Errno.OK:
             ret = _read(host, cpu, group.fields, group.keeps, values)
+        if ret is Errno.OK and group.name == "tdmr" and dynamic_pamt(host, values[FIELD_TDX_FEATURES0]):
+            ret = _read(host, cpu, (FIELD_PAMT_PAGE_BITMAP_ENTRY_BITS,), M8, values)
     if ret is Errno.OK:
         ret = _read_cpuid_config(host, cpu, values)
     if ret is Errno.OK:
@@ -130,6 +137,7 @@ def _sysinfo(values: dict[int, int]) -> Sysinfo:
         values.get(FIELD_MODULE_HV, 0), v(FIELD_MAX_TDMRS), v(FIELD_MAX_RESERVED_PER_TDMR),
         (v(FIELD_PAMT_4K_ENTRY_SIZE), v(FIELD_PAMT_2M_ENTRY_SIZE), v(FIELD_PAMT_1G_ENTRY_SIZE)),
         (v(FIELD_TDR_BASE_SIZE), v(FIELD_TDCS_BASE_SIZE), v(FIELD_TDVPS_BASE_SIZE)),
+        values.get(FIELD_PAMT_PAGE_BITMAP_ENTRY_BITS, 0),
         TdConfig(
             v(FIELD_ATTRIBUTES_FIXED0), v(FIELD_ATTRIBUTES_FIXED1), v(FIELD_XFAM_FIXED0), v(FIELD_XFAM_FIXED1),
             v(FIELD_MAX_VCPUS_PER_TD),
@@ -137,3 +145,25 @@ def _sysinfo(values: dict[int, int]) -> Sysinfo:
                    v(FIELD_CPUID_CONFIG_VALUES + 2 * i + 1)) for i in range(v(FIELD_NUM_CPUID_CONFIG))),
         ),
     )
+
+
+# --- what is posted and not merged ----------------------------------------------------------------------------
+
+
+@implements("POSTED.dpamt", "Dynamic PAMT is asked for when TDX_FEATURES0 bit 36 was set as the features were read at "
+            "boot; an update reads them no more", "LNX tip x86/tdx 01a43c55ae5f..e61c837817ac")
+def dynamic_pamt(host: Host, features0: int) -> bool:
+    """POSTED.dpamt."""
+    return host.series.dynamic_pamt and bool(features0 & FEATURES0_DYNAMIC_PAMT)
+
+
+EXT_FIELDS = ((FIELD_EXT_REQUIRED_PAGES, M32), (FIELD_EXT_REQUIRED, 1))
+"""What is read when extensions may be initialised: pages that they need, and whether any feature needs them."""
+
+
+@implements("POSTED.ext", "module extensions are looked at when TDX_FEATURES0 bit 39 was set at boot; an update asks "
+            "by the same value", "LNX posted 2026-06-18, v2 03/17 and 06/17")
+def may_need_extensions(host: Host) -> bool:
+    """POSTED.ext."""
+    info = host.state.sysinfo
+    return host.series.extensions and info is not None and bool(info.features0 & FEATURES0_EXT)

@@ -181,6 +181,7 @@ class Sysinfo:
     max_reserved: int = 0
     pamt_entry_sizes: tuple[int, int, int] = (0, 0, 0)
     td_sizes: tuple[int, int, int] = (0, 0, 0)
+    pamt_page_bitmap_entry_bits: int = 0
     td_config: TdConfig = field(default_factory=lambda: TdConfig())
 
     @property
@@ -300,6 +301,7 @@ class HostState:
     """Everything the kernel remembers.
 
     ``features``, ``bugs``  as /proc/cpuinfo spells them; ``lacks``: of XSAVE, MOVDIR64B and self-snoop, what is missing
+    ``addon_features``      what TDH.SYS.CONFIG asked for in R9, and TDH.SYS.UPDATE asks for again
     ``script``              what SEAMCALL does instead of entering SEAM, where something was scripted
     """
 
@@ -309,6 +311,7 @@ class HostState:
     sysinfo: Sysinfo | None = None
     features: frozenset[str] = frozenset()
     bugs: frozenset[str] = frozenset()
+    addon_features: int = 0
     lacks: frozenset[str] = frozenset()
     boot: Boot = field(default_factory=lambda: Boot())
     script: Script | None = None

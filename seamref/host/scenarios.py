@@ -11,15 +11,34 @@ from dataclasses import dataclass, replace
 
 from seamref.errors import SeamrefError
 from seamref.host import vmm
-from seamref.host.abi import Errno, Leaf
-from seamref.host.fw_upload import Terminal, files, upload
+from seamref.host.abi import (
+    FEATURES0_NO_RBP_MOD,
+    FEATURES0_TD_PRESERVING,
+    FIELD_EXT_REQUIRED,
+    FIELD_EXT_REQUIRED_PAGES,
+    FIELD_MAJOR_VERSION,
+    FIELD_MINOR_VERSION,
+    FIELD_MODULE_HV,
+    FIELD_PAMT_1G_ENTRY_SIZE,
+    FIELD_PAMT_2M_ENTRY_SIZE,
+    FIELD_PAMT_4K_ENTRY_SIZE,
+    FIELD_PAMT_PAGE_BITMAP_ENTRY_BITS,
+    FIELD_TDX_FEATURES0,
+    FIELD_UPDATE_VERSION,
+    SEAMLDR_INFO,
+    TDX_OPERAND_INVALID_RAX,
+    Errno,
+    Leaf,
+)
+from seamref.host.fw_upload import Terminal, files, probe, upload
 from seamref.host.kernel import Host, kvm_load, kvm_lost_vmcs
-from seamref.host.machine import add_tds, blob, blob_for, count_of, machine
+from seamref.host.machine import add_tds, blob, blob_for, cold, count_of, machine
 from seamref.host.records import Task, UpdateState
+from seamref.host.script import COMPLETES, Rule, Script
 from seamref.host.seamldr import SLEEPING_BUG, seamldr_task
 from seamref.host.series import MERGED, Blob, Compat, KernelSeries, Vmcs
 from seamref.host.tasks import interrupt, is_blocked, start, step
-from seamref.host.tdx import cpu_offline
+from seamref.host.tdx import GIB, TDMR_BASE, cpu_offline, pamt_get, tdx_enable
 from seamref.host.update import Schedule, control, in_order
 
 INFO_PAGES = 0x60000000
@@ -253,12 +272,21 @@ def stage(
     return Staged(host, td, trouble.image(series), watch, seen)
 
 
+def fail_scripted(
+    rules: tuple[Rule, ...], series: KernelSeries = MERGED, cpus: int = 2, sockets: int = 1
+) -> Failed:
+    """Upload a good image while SEAMCALLs of this kernel end as the rules say; the second upload is not scripted."""
+    what = "; ".join(map(str, rules))
+    return fail(Trouble(what, _good, before=lambda h: h.set(script=Script(rules))), series, cpus, sockets)
+
+
 def fail(trouble: Trouble, series: KernelSeries = MERGED, cpus: int = 2, sockets: int = 1) -> Failed:
     """Upload with this trouble on a machine with one running TD, and look at what is left."""
     staged = stage(trouble, series, cpus, sockets)
     host, td, seen = staged.host, staged.td, staged.seen
     logged = len(host.state.dmesg)
     error = _send(host, staged.image, staged.schedule)
+    host.set(script=None)
     said = next((line for line in host.state.dmesg[logged:] if "failed: 0x" in line or "not loaded" in line), "")
     stopped = seen[-1].name if seen else ""
     version = Terminal(host).run(f"cat {_file(host, '/version')}").strip().rpartition(": ")[2]
@@ -281,7 +309,77 @@ def _send(host: Host, data: bytes, schedule: Callable[[Host, tuple[int, ...]], i
     return shell.run("cat error").strip()
 
 
+# --- an update that changes TDX_FEATURES0 ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BitChanged:
+    """An update between two modules that differ in one bit of TDX_FEATURES0.
+
+    ``booted``    what the boot asked of the module because of the bit (TDH.SYS.CONFIG: leaf, R8, R9)
+    ``believes``  whether the kernel takes the bit for set behind the update
+    ``lines``     what the update printed
+    ``error``     what `cat error` says
+    ``page``      what becomes of the next private page of a TD (TDH.PHYMEM.PAMT.ADD where it is asked for)
+    """
+
+    series: str
+    before: bool
+    after: bool
+    booted: tuple[int, int, int]
+    believes: bool
+    lines: tuple[str, ...]
+    error: str
+    page: str
+
+
+def bit_changes(
+    series: KernelSeries, bit: int, before: bool, after: bool, *, pages: tuple[int, int] = (0, 0)
+) -> BitChanged:
+    """Boot and update on a scripted SEAM side whose features lose or gain a bit; no public module has these features.
+
+    ``pages`` that the extensions of the old and of the new module ask for.  A module without the bit refuses the
+    leaves that belong to it with TDX_OPERAND_INVALID.
+    """
+    platform = cold(2)
+    features = FEATURES0_TD_PRESERVING | FEATURES0_NO_RBP_MOD
+    old, new = (features | bit if is_set else features for is_set in (before, after))
+
+    def field(id: int, value: int) -> Rule:
+        return Rule(leaf=Leaf.TDH_SYS_RD, rdx=id, out=(("r8", value),))
+
+    def rules(now: int, wants: int, is_set: bool, update: int) -> Script:
+        refused = () if is_set else tuple(
+            Rule(leaf=leaf, rax=TDX_OPERAND_INVALID_RAX) for leaf in (Leaf.TDH_PHYMEM_PAMT_ADD, Leaf.TDH_EXT_INIT))
+        return Script((
+            field(FIELD_MAJOR_VERSION, 1), field(FIELD_MINOR_VERSION, 5), field(FIELD_UPDATE_VERSION, update),
+            field(FIELD_TDX_FEATURES0, now), field(FIELD_PAMT_PAGE_BITMAP_ENTRY_BITS, 1),
+            field(FIELD_EXT_REQUIRED_PAGES, wants), field(FIELD_EXT_REQUIRED, int(is_set)), field(FIELD_MODULE_HV, 1),
+            *(field(id, 16) for id in (FIELD_PAMT_4K_ENTRY_SIZE, FIELD_PAMT_2M_ENTRY_SIZE, FIELD_PAMT_1G_ENTRY_SIZE)),
+            Rule(leaf=Leaf.TDH_SYS_TDMR_INIT, out=(("rdx", TDMR_BASE + GIB),)),
+            Rule(leaf=Leaf.SEAMLDR_INFO, store=SEAMLDR_INFO.new(num_remaining_updates=3).encode()),
+            *refused, COMPLETES))
+
+    host = Host(platform, series)
+    host.set(script=rules(old, pages[0], before, 5))
+    ret = tdx_enable(host)
+    if ret is not Errno.OK:
+        raise SeamrefError(f"the scripted boot fails: {ret}")
+    assert host.state.script is not None
+    asked = next(one for one in host.state.script.asked if one.leaf & 0xFF == Leaf.TDH_SYS_CONFIG)
+    probe(host)
+    logged = len(host.state.dmesg)
+    host.set(script=rules(new, pages[1], after, 16))
+    error = _send(host, blob_for(series), None)
+    info = host.state.sysinfo
+    assert info is not None
+    lines = host.state.dmesg[logged:]
+    page = str(pamt_get(host, TDMR_BASE)) if host.state.module.initialized else "no module"
+    return BitChanged(series.name, before, after, (asked.leaf, asked["r8"], asked["r9"]), bool(info.features0 & bit),
+                      lines, error, page)
+
+
 __all__ = [
-    "TROUBLES", "Failed", "Trouble", "TwoCallers", "fail", "interrupt_caller", "is_blocked", "sleeping_lock",
-    "two_callers", "vmcs_after_call",
+    "TROUBLES", "BitChanged", "Failed", "Trouble", "TwoCallers", "bit_changes", "fail", "fail_scripted",
+    "interrupt_caller", "is_blocked", "sleeping_lock", "two_callers", "vmcs_after_call",
 ]

@@ -105,7 +105,12 @@ class Blob(Enum):
 
 @dataclass(frozen=True, slots=True)
 class KernelSeries:
-    """SERIES: one version.  ``errors``: (errno, fw_upload error) pairs; ``otherwise`` serves every other errno."""
+    """SERIES: one version.  ``errors``: (errno, fw_upload error) pairs; ``otherwise`` serves every other errno.
+
+    ``dynamic_pamt``  TDX_FEATURES0 bit 36 is asked for in TDH.SYS.CONFIG; the 4 KiB PAMT is then a bitmap
+    ``extensions``    add-on features are asked for in R9 of TDH.SYS.CONFIG and TDH.SYS.UPDATE, extensions initialised
+    ``based_on``      for what came after the merge: the version it changes
+    """
 
     name: str
     date: str
@@ -135,6 +140,14 @@ class KernelSeries:
     kconfig: str
     update_print: str = "%u.%u.%02u"
     hides_when_none_remain: bool = False
+    dynamic_pamt: bool = False
+    extensions: bool = False
+    based_on: str = ""
+
+    @property
+    def image_rules(self) -> str:
+        """The version whose image checks this one has."""
+        return self.based_on or self.name
 
     def fw_error(self, errno_name: str) -> str:
         """The fw_upload error that an errno of the update becomes."""
@@ -207,10 +220,24 @@ SERIES: dict[str, KernelSeries] = {
 }
 """In the order they were posted."""
 
+DPAMT = replace(
+    MERGED, name="dynamic-pamt", date="2026-09-04", message_id="20260526023515.288829-1-rick.p.edgecombe" + _ID,
+    patches=10, dynamic_pamt=True, based_on="merged",
+)
+DICE = replace(
+    MERGED, name="extensions-v2", date="2026-06-18", message_id="20260522034128.3144354-1-yilun.xu@linux.intel.com",
+    patches=17, extensions=True, based_on="merged",
+)
+POSTED: dict[str, KernelSeries] = {s.name: s for s in (DICE, DPAMT)}
+"""What came behind the merge and is in no release of Linux: "extensions-v2" is posted (the Message-ID is that of its
+first version), "dynamic-pamt" is in the maintainers' tree for v7.4 (tip x86/tdx, 01a43c55ae5f to e61c837817ac; the
+Message-ID is that of its sixth version)."""
+ALL: dict[str, KernelSeries] = {**SERIES, **POSTED}
+
 
 def get_series(name: str) -> KernelSeries:
     """A version by name; an unknown name is an error that lists the known ones."""
     try:
-        return SERIES[name]
+        return ALL[name]
     except KeyError:
-        raise SeamrefError(f"no version {name!r} of the series; there are {', '.join(SERIES)}") from None
+        raise SeamrefError(f"no version {name!r} of the series; there are {', '.join(ALL)}") from None

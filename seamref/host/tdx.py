@@ -10,7 +10,9 @@ from dataclasses import replace
 from seamref.arch.memory import Agent
 from seamref.errors import SeamrefError
 from seamref.host.abi import (
+    CONFIG_DYNAMIC_PAMT,
     FEATURES0_NO_RBP_MOD,
+    FEATURES0_QUOTE,
     TDX_INTERRUPTED_RESUMABLE,
     TDX_SUCCESS,
     TDX_SW_ERROR,
@@ -18,11 +20,12 @@ from seamref.host.abi import (
     Args,
     Errno,
     Leaf,
+    leaf_version,
 )
 from seamref.host.enable import tdx_cpu_enable
 from seamref.host.kernel import PAGE, Host, has_tdx, vmx_get, vmx_put
-from seamref.host.metadata import read_sysinfo
-from seamref.host.records import TDX_PREFIX, ModuleState, Stub, Sysinfo
+from seamref.host.metadata import EXT_FIELDS, dynamic_pamt, may_need_extensions, read_sysinfo, read_sysinfo_field
+from seamref.host.records import NO_ARGS, TDX_PREFIX, ModuleState, Stub, Sysinfo
 from seamref.host.seamcall import seamcall, seamcall_prerr, seamcall_prerr_ret
 from seamref.spec import CHOSEN, MEASURED, Check, CheckTable, implements
 
@@ -218,9 +221,13 @@ def _config(host: Host, info: Sysinfo) -> Errno:
 
     pamt = TDMR_BASE + GIB
     fields: dict[str, int] = {"base": TDMR_BASE, "size": GIB}
+    dynamic = dynamic_pamt(host, info.features0)
     sizes = reversed(info.pamt_entry_sizes)
     for name, entries, size in zip(("1g", "2m", "4k"), (1, 512, 512 * 512), sizes, strict=True):
-        length = -(-entries * size // PAGE) * PAGE
+        if dynamic and name == "4k":  # a bitmap in the place of entries
+            length = -(-entries * info.pamt_page_bitmap_entry_bits // (8 * PAGE)) * PAGE
+        else:
+            length = -(-entries * size // PAGE) * PAGE
         fields[f"pamt_{name}_base"], fields[f"pamt_{name}_size"] = pamt, length
         pamt += length
     pamt_kb = (pamt - TDMR_BASE - GIB) // 1024
@@ -228,17 +235,108 @@ def _config(host: Host, info: Sysinfo) -> Errno:
     host.write(page, TDMR_INFO.encode(fields))
     array = host.alloc(PAGE)
     host.write(array, page.to_bytes(8, "little"))
-    first = host.state.keyids[0]
-    ret = seamcall_prerr(host, 0, Leaf.TDH_SYS_CONFIG, Args(rcx=array, rdx=1, r8=first))
+    ret = _call_config(host, array, host.state.keyids[0], info)
     if ret is Errno.OK:
         ret = _config_keys(host)
     if ret is Errno.OK:
         ret = _init_tdmr(host)
     if ret is Errno.OK:
+        ret = _init_extensions(host)
+    if ret is Errno.OK:
         host.printk(TDX_PREFIX, f"{pamt_kb} KB allocated for PAMT")
     host.free(array)
     host.free(page)
     return ret
+
+
+@implements("POSTED.config", "R8 bit 16 of TDH.SYS.CONFIG asks for Dynamic PAMT; R9 holds add-on features, and then "
+            "the leaf is called in version 1", "LNX tip x86/tdx; posted 2026-06-18, v2 02/17")
+def _call_config(host: Host, array: int, keyid: int, info: Sysinfo) -> Errno:
+    """POSTED.config: the merged kernel has neither and calls version 0."""
+    r8 = keyid
+    if dynamic_pamt(host, info.features0):
+        host.printk(TDX_PREFIX, "Enable Dynamic PAMT")
+        r8 |= CONFIG_DYNAMIC_PAMT
+    addon = info.features0 & FEATURES0_QUOTE if host.series.extensions else 0
+    host.set(addon_features=addon)
+    leaf = leaf_version(Leaf.TDH_SYS_CONFIG, 1) if addon else Leaf.TDH_SYS_CONFIG
+    return seamcall_prerr(host, 0, leaf, Args(rcx=array, rdx=1, r8=r8, r9=addon))
+
+
+def _resumed(host: Host, leaf: Leaf, args: Args = NO_ARGS, stub: Stub = Stub.SEAMCALL) -> Errno:
+    """A leaf that is called again while it was interrupted, with the block as it left it: 0 or -EFAULT."""
+    returned = seamcall(host, 0, leaf, args, stub)
+    while returned.rax == TDX_INTERRUPTED_RESUMABLE:
+        returned = seamcall(host, 0, leaf, returned.args, stub)
+    return Errno.OK if returned.rax == TDX_SUCCESS else Errno.EFAULT
+
+
+LIST_ENTRIES = PAGE // 8
+"""Page addresses in one page of an HPA list."""
+
+
+@implements("POSTED.ext.boot", "at boot the extensions get the pages they ask for, which never come back, and then "
+            "TDH.EXT.INIT; quoting that fails only warns", "LNX posted 2026-06-18, v2 04/17, 05/17 and 07/17")
+def _init_extensions(host: Host) -> Errno:
+    """POSTED.ext.boot."""
+    if not may_need_extensions(host):
+        return Errno.OK
+    values: list[int] = []
+    for field, keeps in EXT_FIELDS:
+        ret, value = read_sysinfo_field(host, 0, field)
+        if ret is not Errno.OK:
+            return ret
+        values.append(value & keeps)
+    pages, required = values
+    if not required:
+        return Errno.OK
+    ret = _add_extension_memory(host, pages)
+    if ret is Errno.OK:
+        ret = _resumed(host, Leaf.TDH_EXT_INIT)
+    if ret is Errno.OK and host.state.addon_features & FEATURES0_QUOTE \
+            and _resumed(host, Leaf.TDH_QUOTE_INIT) is not Errno.OK:
+        host.warn("init_tdx_quoting_extension", "TDH.QUOTE.INIT failed", once=True)
+    return ret
+
+
+def _add_extension_memory(host: Host, pages: int) -> Errno:
+    """TDH.EXT.MEM.ADD with lists of up to 512 pages; RCX: list address, first entry 0, last entry in bits 63:55."""
+    if not pages:
+        return Errno.OK
+    listed, memory = host.alloc(PAGE), host.alloc(pages * PAGE)
+    if not listed or not memory:
+        return Errno.ENOMEM
+    ret = Errno.OK
+    for first in range(0, pages, LIST_ENTRIES):
+        count = min(pages - first, LIST_ENTRIES)
+        entries = b"".join((memory + (first + i) * PAGE).to_bytes(8, "little") for i in range(count))
+        host.write(listed, entries)
+        ret = _resumed(host, Leaf.TDH_EXT_MEM_ADD, Args(rcx=listed | count - 1 << 55), Stub.RET)
+        if ret is not Errno.OK:
+            host.warn("tdx_ext_mem_setup", f"TDX module rejected ({int(ret)}) memory for extensions")
+            break
+    host.printk(TDX_PREFIX, f"{pages * PAGE // 1024} KB consumed for TDX module extensions")
+    host.free(listed)
+    return ret
+
+
+@implements("POSTED.dpamt.get", "the first private page of a 2 MiB region costs two pages of PAMT, given by "
+            "TDH.PHYMEM.PAMT.ADD; whether it is asked for follows from the features as read at boot",
+            "LNX tip x86/tdx 01a43c55ae5f..e61c837817ac")
+def pamt_get(host: Host, page: int, cpu: int = 0) -> Errno:
+    """POSTED.dpamt.get: what KVM does before it gives the page at this physical address to a TD; -EIO when refused."""
+    info = host.state.sysinfo
+    if info is None or not dynamic_pamt(host, info.features0):
+        return Errno.OK
+    pair = host.alloc(2 * PAGE)
+    if not pair:
+        return Errno.ENOMEM
+    region = page & ~((1 << 21) - 1)
+    returned = seamcall(host, cpu, Leaf.TDH_PHYMEM_PAMT_ADD, Args(rcx=region | 1, rdx=pair, r8=pair + PAGE), Stub.RET)
+    if returned.rax == TDX_SUCCESS:
+        return Errno.OK
+    host.free(pair)
+    return Errno.EIO
 
 
 def _config_keys(host: Host) -> Errno:

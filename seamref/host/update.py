@@ -24,14 +24,16 @@ from seamref.host.abi import (
     FIELD_MODULE_HV,
     FIELD_TDX_FEATURES0,
     FIELD_UPDATE_VERSION,
+    TDX_INTERRUPTED_RESUMABLE,
     TDX_SEAMCALL_STATUS_MASK,
     TDX_UPDATE_COMPAT_SENSITIVE,
     Args,
     Errno,
     Leaf,
+    leaf_version,
 )
 from seamref.host.kernel import Host
-from seamref.host.metadata import M16, read_sysinfo_field
+from seamref.host.metadata import EXT_FIELDS, M16, may_need_extensions, read_sysinfo_field
 from seamref.host.records import SEAMLDR_PREFIX, TDX_PREFIX, Call, Control, ModuleState, Stub, Task, UpdateState, Wrap
 from seamref.host.seamcall import prerr
 from seamref.host.seamldr import seamldr_task
@@ -101,8 +103,7 @@ def _work(host: Host, cpu: int, task: Task) -> Next:
         case UpdateState.CPU_INIT:
             return Next("", replace(task, pc="enable.start", then="update.ack"))
         case UpdateState.RUN_UPDATE if leads:
-            call_update = Call(Leaf.TDH_SYS_UPDATE)
-            return Next("", replace(task, pc="run_update.updated", call=call_update))
+            return Next("", replace(task, pc="run_update.updated", call=_update_call(host)))
         case _:
             return Next("nothing to do", replace(task, pc="update.ack"))
 
@@ -228,6 +229,16 @@ def _forget(host: Host) -> None:
 _VERSION_FIELDS = (FIELD_MINOR_VERSION, FIELD_MAJOR_VERSION, FIELD_UPDATE_VERSION)
 
 
+@implements("POSTED.update", "TDH.SYS.UPDATE asks again for the add-on features of boot, in R9 of version 1",
+            "LNX posted 2026-06-18, v2 02/17")
+def _update_call(host: Host) -> Call:
+    """POSTED.update: without any, and in the merged kernel, version 0 with all registers 0."""
+    addon = host.state.addon_features
+    if not addon:
+        return Call(Leaf.TDH_SYS_UPDATE)
+    return Call(leaf_version(Leaf.TDH_SYS_UPDATE, 1), Args(r9=addon))
+
+
 @local("run_update.updated")
 @implements("UPDATE.run_update", "TDH.SYS.UPDATE, then the three version fields are read again; nothing else is",
             "LNX tdx.c tdx_module_run_update")
@@ -250,18 +261,72 @@ def _version_read(host: Host, cpu: int, task: Task) -> Next:
     """One of the three fields; a failure warns once, and the update counts as done all the same."""
     if task.ret is not Errno.OK:
         host.warn("tdx_module_run_update", "reading the version failed", once=True)
-        return Next("version not read: warns", _initialized(host, task))
+        return Next("version not read: warns", _extensions(host, task))
     assert task.returned is not None
     _set_version(host, _VERSION_FIELDS[task.data], task.returned.args.r8 & M16)
     if task.data + 1 < len(_VERSION_FIELDS):
         return Next("version field", _read(task, task.data + 1))
-    return Next("version refreshed, initialised", _initialized(host, task))
+    return Next("version refreshed, initialised", _extensions(host, task))
 
 
 def _set_version(host: Host, field: int, value: int) -> None:
     name = {FIELD_MINOR_VERSION: "minor", FIELD_MAJOR_VERSION: "major", FIELD_UPDATE_VERSION: "update"}[field]
     assert host.state.sysinfo is not None
     host.set(sysinfo=replace(host.state.sysinfo, **{name: value}))  # type: ignore[arg-type]
+
+
+def _extensions(host: Host, task: Task) -> Task:
+    """What is left behind the version: the extensions where they may be needed, then ``initialized``."""
+    if not may_need_extensions(host):
+        return _initialized(host, task)
+    return _read_ext(task, 0)
+
+
+def _read_ext(task: Task, index: int, pages: int = 0) -> Task:
+    call = Call(Leaf.TDH_SYS_RD, Args(rdx=EXT_FIELDS[index][0]), Stub.RET, Wrap.PRERR_RET)
+    return replace(task, pc="run_update.ext_pages" if index == 0 else "run_update.ext_required", call=call, data=pages)
+
+
+@local("run_update.ext_pages")
+def _ext_pages(host: Host, cpu: int, task: Task) -> Next:
+    """How many pages the new module's extensions want."""
+    if task.ret is not Errno.OK:
+        return Next(f"extensions: {task.ret}", replace(task, pc="update.ack"))
+    assert task.returned is not None
+    pages = task.returned.args.r8 & EXT_FIELDS[0][1]
+    return Next(f"extensions want {pages} pages", _read_ext(task, 1, pages))
+
+
+@local("run_update.ext_required")
+@implements("POSTED.ext.update", "stop_machine can allocate nothing: extensions that want pages end the update with "
+            "-EFAULT, when the old module is long gone", "LNX posted 2026-06-18, v2 06/17")
+def _ext_required(host: Host, cpu: int, task: Task) -> Next:
+    """POSTED.ext.update: else TDH.EXT.INIT, again while it was interrupted."""
+    if task.ret is not Errno.OK:
+        return Next(f"extensions: {task.ret}", replace(task, pc="update.ack"))
+    assert task.returned is not None
+    if not task.returned.args.r8 & EXT_FIELDS[1][1]:
+        return Next("no extension is needed", _initialized(host, task))
+    if task.data:
+        return Next(f"no memory for {task.data} pages here", replace(task, pc="update.ack", ret=Errno.EFAULT))
+    return Next("TDH.EXT.INIT", _init_ext(task))
+
+
+def _init_ext(task: Task) -> Task:
+    return replace(task, pc="run_update.ext_inited", call=Call(Leaf.TDH_EXT_INIT, wrap=Wrap.RAW))
+
+
+@local("run_update.ext_inited")
+def _ext_inited(host: Host, cpu: int, task: Task) -> Next:
+    """Again, done, or -EFAULT."""
+    assert task.returned is not None
+    match task.returned.rax:
+        case 0:
+            return Next("extensions initialised", _initialized(host, task))
+        case rax if rax == TDX_INTERRUPTED_RESUMABLE:
+            return Next("TDH.EXT.INIT again", _init_ext(task))
+        case _:
+            return Next("TDH.EXT.INIT failed", replace(task, pc="update.ack", ret=Errno.EFAULT))
 
 
 def _initialized(host: Host, task: Task) -> Task:

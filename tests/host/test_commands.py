@@ -50,3 +50,15 @@ def test_uefi__walks(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
     bad = tmp_path / "TDX-BLOB"
     bad.write_bytes(b"x")
     assert main(["uefi", str(bad)]) == 1
+
+
+def test_commands__upload_and_failures_take_scripted_rules(capsys: pytest.CaptureFixture[str]) -> None:
+    rule = "cpu=1,leaf=TDH.SYS.LP.INIT,rax=TDX_RND_NO_ENTROPY"
+    assert main(["upload", "--fail", rule]) == 1
+    assert "virt/tdx: SEAMCALL (0x0000000000000023) failed: 0x8000020300000000" in capsys.readouterr().out
+    assert main(["upload", "--fail", rule + ",nth_to=8"]) == 0  # the tenth attempt enters SEAM
+    assert main(["failures", "--fail", rule, "--fail", "leaf=53,outcome=zf"]) == 0
+    out = capsys.readouterr().out
+    assert "CPU_INIT" in out and "fails: reboot" in out
+    assert main(["upload", "--fail", "cpu=1,lea=3"]) == 2
+    assert "no key 'lea'" in capsys.readouterr().err
