@@ -294,6 +294,10 @@ class Layout:
 
     # --- single fields of a buffer
 
+    def span(self, path: str, last: str = "", base: int = 0) -> slice:
+        """Where a field lies (or a run of fields, up to and with ``last``) in bytes that start at ``base``."""
+        return slice(base + self.offset_of(path), base + self.end_of(last or path))
+
     def peek(self, data: Buffer, path: str, base: int = 0) -> Any:
         """One field of the structure that starts at ``data[base]``."""
         kind, at = self.resolve(path)

@@ -294,7 +294,7 @@ def _report(platform: Platform, lp: Lp, state: SeamopsState, identity: bytes, cl
 
 def verify_report(platform: Platform, report: bytes) -> SeamopsStatus:
     """Whether a REPORTMACSTRUCT was made on this platform: CPUSVN first, then the MAC."""
-    if report[16:32] != platform.config.cpusvn:
+    if report[REPORTMACSTRUCT.span("cpusvn")] != platform.config.cpusvn:
         return SeamopsStatus.INVALID_CPUSVN
     mac = hmac.digest(report_key(platform), report[:MACED], sha256)
     ok = hmac.compare_digest(mac, report[MACED : MACED + 32])

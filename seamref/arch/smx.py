@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha384
 from typing import TYPE_CHECKING, Protocol, TypeAlias, assert_never
 
+from seamref.arch import msr
 from seamref.arch.acm import ACM_HEADER, HEADERS, signed_bytes
 from seamref.arch.events import Delivered, Discarded, EventKind, raise_event
 from seamref.arch.lp import (
@@ -251,7 +252,7 @@ def _uncorrected(c: EnteraccsState) -> bool:
 
 
 def _seamrr_off(c: EnteraccsState) -> bool:
-    return not c.lp.msrs.get(0x1401, 0) & 1 << 11
+    return not c.lp.msrs.get(msr.SEAMRR_MASK, 0) & msr.SEAMRR_VALID
 
 
 _S = "SDM vol. 2D GETSEC[ENTERACCS]"

@@ -127,7 +127,7 @@ def _move_locked() -> Attempt:
 def _open_locked() -> Attempt:
     platform = boot(TWO)
     mask = platform.msr_value(platform.lp(0), msr.SEAMRR_MASK)
-    return _of(msr.wrmsr(platform, 0, msr.SEAMRR_MASK, mask & ~(1 << 11)), Gain.NOTHING)
+    return _of(msr.wrmsr(platform, 0, msr.SEAMRR_MASK, mask & ~msr.SEAMRR_VALID), Gain.NOTHING)
 
 
 def _forged_table() -> Attempt:

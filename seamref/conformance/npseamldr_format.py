@@ -60,7 +60,8 @@ _SYSINFO = {
     "tdx_ac": "tdx_ac", "np_seamldr_mutex": "np_seamldr_mutex", "acm_x2apicid": "acm_x2apicid",
     "acm_x2apicid_valid": "acm_x2apicid_valid",
 }
-_RESERVED = 62
+_RESERVED = P_SYS_INFO_TABLE.resolve("reserved_0")[0].size
+_RESERVED_ALL = _RESERVED + P_SYS_INFO_TABLE.resolve("reserved_1")[0].size
 """Bytes of the reserved part behind tdx_ac; the rest of the 1470 lies behind the CMRs."""
 
 
@@ -93,7 +94,7 @@ def build_sysinfo(value: Any, path: str) -> bytes:
     table = mapping(value, path, (), (*_SYSINFO, "socket_cpuid", "cmrs", "reserved_seed", "patch"))
     out = bytearray(P_SYS_INFO_TABLE.size)
     if "reserved_seed" in table:
-        z = recipes.shake(u64(table["reserved_seed"], f"{path}.reserved_seed"), 1470)
+        z = recipes.shake(u64(table["reserved_seed"], f"{path}.reserved_seed"), _RESERVED_ALL)
         for name, part in (("reserved_0", z[:_RESERVED]), ("reserved_1", z[_RESERVED:])):
             P_SYS_INFO_TABLE.poke(out, name, part)
     for name, field in _SYSINFO.items():

@@ -52,11 +52,15 @@ _ZERO_PAGE = bytes(PAGE)
 
 # --- the platform of a case
 
+_RESERVED_0 = P_SYS_INFO_TABLE.resolve("reserved_0")[0].size
+_RESERVED = _RESERVED_0 + P_SYS_INFO_TABLE.resolve("reserved_1")[0].size
+"""Reserved bytes of MCHECK's half of the table: between the flags and the CMRs, and behind them."""
+
 
 def _sysinfo(p: dict[str, Any]) -> dict[str, Any]:
     """The low half of P_SYS_INFO_TABLE as MCHECK wrote it, and who launched NP-SEAMLDR."""
     seed = p.get("reserved_seed")
-    reserved = bytes(1470) if seed is None else shake(number(seed), 1470)
+    reserved = bytes(_RESERVED) if seed is None else shake(number(seed), _RESERVED)
     return {
         "version": number(p["sysinfo_version"]),
         "tot_num_lps": number(p["tot_num_lps"]),
@@ -64,9 +68,9 @@ def _sysinfo(p: dict[str, Any]) -> dict[str, Any]:
         "socket_cpuid_table": [number(v) for v in p["fms"]],
         "skip_smrr2_check": number(p["skip_smrr2_check"]),
         "tdx_ac": number(p["tdx_ac"]),
-        "reserved_0": reserved[:62],
+        "reserved_0": reserved[:_RESERVED_0],
         "cmr": [{"base": number(base), "size": number(size)} for base, size in p["cmrs"]],
-        "reserved_1": reserved[62:],
+        "reserved_1": reserved[_RESERVED_0:],
         "acm_x2apicid": number(p["acm_x2apicid"]),
     }
 

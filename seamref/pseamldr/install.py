@@ -11,6 +11,7 @@ from seamref.arch.software import Ud2
 from seamref.arch.structures import SEAMEXTEND, SYS_INFO_TABLE
 from seamref.arch.trace import Computed, Step
 from seamref.arch.vmx import vmclear
+from seamref.layout import Field, Layout, reserved, u16, u32
 from seamref.pseamldr.api import (
     CODE_REGION,
     COMPONENT,
@@ -40,6 +41,7 @@ from seamref.pseamldr.memory_constants import (
     shape_of,
 )
 from seamref.pseamldr.memory_map import INSTALL_MAP, ModuleRegion, build_page_tables
+from seamref.pseamldr.sigstruct import SEAM_SIGSTRUCT
 from seamref.pseamldr.sysvalues import SystemValues, get_lpid, run_cpuid
 from seamref.pseamldr.vmcs_setup import set_up_vmcss
 from seamref.spec import MEASURED, Check, CheckTable, implements
@@ -49,6 +51,19 @@ _SRC = "PSL src/pseamldr_dispatcher/api_calls/seamldr_install.c"
 _HANDOFF_PAGES = SYS_INFO_TABLE.offset_of("num_handoff_pages")
 _REGIONS = SYS_INFO_TABLE.offset_of("code_rgn_base")
 _HANDOFF_FIELDS = SYS_INFO_TABLE.offset_of("module_hv")
+_SEAMHASH = SEAM_SIGSTRUCT.span("seamhash")
+_SVN = SEAM_SIGSTRUCT.span("seam_minor_svn", "seam_major_svn")
+_ID_SVN = SEAMEXTEND.span("tee_tcb_svn.seam_minor_svn", "tee_tcb_svn.seam_major_svn")
+HANDLER_SIZE = 16
+"""Bytes of one of the 32 handlers behind the fault wrapper."""
+IDT_GATE = Layout("IDT_GATE", (
+    Field("offset_15_0", u16, "of the handler", 0),
+    Field("selector", u16, "code segment", 2),
+    Field("type", u16, "IST, type, DPL, P", 4),
+    Field("offset_31_16", u16, "of the handler", 6),
+    Field("offset_63_32", u32, "of the handler", 8),
+    reserved("reserved", 4, 12),
+), size=16, source="SDM vol. 3A section 6.14.1", doc="An interrupt gate of 64-bit mode.")
 _MCHECK_SIZE = SYS_INFO_TABLE.field("mcheck").type.size
 
 
@@ -332,7 +347,7 @@ class Session:
         image = bytearray().join(call.port.read(page, PAGE) for page in pages)
         self.region.write(at, image)
         self._did("INSTALL.copy")
-        seamhash = self.sigstruct[900:948]
+        seamhash = self.sigstruct[_SEAMHASH]
         hashed = INSTALL_HASH.decide(HashState(sha384(image).digest(), seamhash), self.revision)
         if hashed is not None:
             return hashed.result
@@ -386,9 +401,9 @@ class Session:
     def _identity(self) -> bytearray:
         """INSTALL.identity: SEAMEXTEND of the new module, with seam_ready still 0."""
         identity = bytearray(self.call.get_bytes("seamextend_snapshot"))
-        identity[8:10] = self.sigstruct[948:950]
-        identity[24:72] = self.sigstruct[900:948]
-        identity[72:120] = bytes(48)
+        identity[_ID_SVN] = self.sigstruct[_SVN]
+        identity[SEAMEXTEND.span("mrseam")] = self.sigstruct[_SEAMHASH]
+        SEAMEXTEND.poke(identity, "mrsigner", bytes(48))
         SEAMEXTEND.poke(identity, "attributes", 0)
         SEAMEXTEND.poke(identity, "seam_ready", 0)
         SEAMEXTEND.poke(identity, "valid", VALID_INTEL)
@@ -411,9 +426,9 @@ class Session:
             return row.result
         SEAMEXTEND.poke(identity, "seam_ready", 1)
         call.write_SEAMEXTEND(identity)
-        tail = self.sigstruct[984:989]  # module_hv, min_update_hv, no_downgrade
-        self.region.write(self.region.base + _HANDOFF_FIELDS, tail)
-        self.region.write(self.region.base + _HANDOFF_PAGES, self.sigstruct[990:992])
+        for at, part in ((_HANDOFF_FIELDS, SEAM_SIGSTRUCT.span("module_hv", "no_downgrade")),
+                         (_HANDOFF_PAGES, SEAM_SIGSTRUCT.span("num_handoff_pages"))):
+            self.region.write(self.region.base + at, self.sigstruct[part])
         call.put("num_remaining_updates", (call.get("num_remaining_updates") - 1) & 0xFFFFFFFF)
         return Status.SUCCESS
 
@@ -423,8 +438,9 @@ class Session:
         """INSTALL.failure."""
         snapshot = bytearray(self.call.get_bytes("seamextend_snapshot"))
         if self.recoverability is Recoverability.UNRECOVERABLE:
-            snapshot[8:10] = bytes(2)
-            snapshot[24:120] = bytes(96)
+            snapshot[_ID_SVN] = bytes(2)
+            for name in ("mrseam", "mrsigner"):
+                SEAMEXTEND.poke(snapshot, name, bytes(48))
             for name in ("valid", "attributes", "seam_ready"):
                 SEAMEXTEND.poke(snapshot, name, 0)
             self.call.put_bytes("seamextend_snapshot", snapshot)
@@ -452,8 +468,7 @@ def _insert(call: Call) -> int:
 def fix_up_idt(image: bytearray, idt_offset: int, fault_wrapper: int) -> None:
     """INSTALL.idt: ``idt_offset`` bytes into the image; ``fault_wrapper`` is linear."""
     for vector in range(32):
-        gate = idt_offset + 16 * vector
-        handler = (fault_wrapper + 16 * vector).to_bytes(8, "little")
-        image[gate : gate + 2] = handler[0:2]
-        image[gate + 6 : gate + 8] = handler[2:4]
-        image[gate + 8 : gate + 12] = handler[4:8]
+        gate, handler = idt_offset + IDT_GATE.size * vector, fault_wrapper + HANDLER_SIZE * vector
+        for name, part in (("offset_15_0", handler), ("offset_31_16", handler >> 16), ("offset_63_32", handler >> 32)):
+            kind, _ = IDT_GATE.resolve(name)
+            IDT_GATE.poke(image, name, part & (1 << 8 * kind.size) - 1, gate)

@@ -56,7 +56,8 @@ NP_RESUME: CheckTable[Np, Fatal] = CheckTable("NP_SEAMLDR.resume", (
 ), "64-bit prologue: UD2.")
 
 NP_VALID: CheckTable[Np, NpStatus] = CheckTable("NP_SEAMLDR.seamrr", (
-    Check("NP_SEAMLDR.valid", "IA32_SEAMRR_PHYS_MASK.VALID = 0", lambda c: not c.rdmsr(msr.SEAMRR_MASK) & 1 << 11,
+    Check("NP_SEAMLDR.valid", "IA32_SEAMRR_PHYS_MASK.VALID = 0",
+          lambda c: not c.rdmsr(msr.SEAMRR_MASK) & msr.SEAMRR_VALID,
           NpStatus.EBADRANGE, CORE, MEASURED),
 ), "Before SEAMRR is opened.")
 

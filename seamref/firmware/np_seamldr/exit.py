@@ -21,7 +21,7 @@ def restore(np: Np) -> None:
     if state.unlocked:
         if state.mutex_taken:
             np.put_table("np_seamldr_mutex", 0)
-        np.wrmsr(msr.SEAMRR_MASK, state.mask | 1 << 11)
+        np.wrmsr(msr.SEAMRR_MASK, state.mask | msr.SEAMRR_VALID)
     np.wrmsr(msr.BIOS_SIGN_ID, state.bios_sign_id)
 
 
