@@ -24,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fail", action="append", default=[], metavar="RULE",
                         help="one trouble of your own instead of the list: what a SEAMCALL of the kernel does, as in "
                              "upload --fail")
+    parser.add_argument("--changed-bit", choices=("dynamic-pamt", "extensions"), metavar="BIT",
+                        help="instead: an update between modules that differ in this bit of TDX_FEATURES0 "
+                             "(dynamic-pamt, extensions), under every version")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
     if args.cpus % args.sockets:
         raise SeamrefError(f"--cpus {args.cpus}: cannot be dealt out evenly to {args.sockets} packages")
     rules = parse_rules(args.fail)
+    if args.changed_bit:
+        return _changed_bit(args)
     rows = Rows(args, "failures", "failures")
     rows.say(f"{'trouble':42} {'stopped in':12} {'error':30} {'version':27} {'TD':18} second upload")
 
@@ -60,3 +65,23 @@ def run(args: argparse.Namespace) -> int:
                  + (f"\n    {left.said}" if left.said else ""), trouble=left.what, state=left.state, error=left.error,
                  version=left.version, dmesg=left.said, td=td, reboot=bool(left.error) and left.reboot)
     return rows.end(series=series.name, cpus=args.cpus, sockets=args.sockets)
+
+
+def _changed_bit(args: argparse.Namespace) -> int:
+    """What each version notices of a bit that an update changes."""
+    from seamref.commands._answer import Rows
+    from seamref.host.abi import FEATURES0_DYNAMIC_PAMT, FEATURES0_EXT, FEATURES0_QUOTE
+    from seamref.host.scenarios import bit_changes
+    from seamref.host.series import ALL
+
+    bit = FEATURES0_DYNAMIC_PAMT if args.changed_bit == "dynamic-pamt" else FEATURES0_EXT | FEATURES0_QUOTE
+    rows = Rows(args, "failures", "changes")
+    rows.say(f"{'version':14} {'the bit':12} {'kernel believes':16} {'next private page':18} {'error':30} printed")
+    for series in ALL.values():
+        for before, after in ((True, False), (False, True)):
+            seen = bit_changes(series, bit, before, after)
+            printed = "; ".join(seen.lines) or "nothing"
+            rows.add(f"{series.name:14} {int(before)} -> {int(after):<7} {'set' if seen.believes else 'not set':16} "
+                     f"{seen.page:18} {seen.error or 'none':30} {printed}", version=series.name, before=before,
+                     after=after, believes=seen.believes, page=seen.page, error=seen.error, printed=list(seen.lines))
+    return rows.end(bit=args.changed_bit)

@@ -22,8 +22,8 @@ def test_page_anchors_and_data_agree() -> None:
     assert questions.problems(ALL, questions.anchors(), questions.PAGE.read_text(encoding="utf-8")) == []
 
 
-def test_there_are_25_questions() -> None:
-    assert len(ALL) == 25
+def test_there_are_37_questions() -> None:
+    assert len(ALL) == 37
 
 
 def test_the_page_lists_as_open_exactly_the_open_questions() -> None:

@@ -62,3 +62,10 @@ def test_commands__upload_and_failures_take_scripted_rules(capsys: pytest.Captur
     assert "CPU_INIT" in out and "fails: reboot" in out
     assert main(["upload", "--fail", "cpu=1,lea=3"]) == 2
     assert "no key 'lea'" in capsys.readouterr().err
+
+
+def test_commands__failures_of_a_changed_bit(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["failures", "--changed-bit", "dynamic-pamt"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("TDX_FEATURES0 changed" in line for line in lines) == 12 and len(lines) == 27
+    assert any(line.startswith("dynamic-pamt   1 -> 0") and "-EIO" in line for line in lines)
