@@ -1,9 +1,12 @@
 # make book    render the book from the stored outputs of its chapters
 # make test    everything that must hold: gates, unit and property tests, every chapter, the rendered pages
+# make quick   what a contributor needs within a minute: gates, and the tests that are short
+# make thorough   everything of make test, and the long runs that it samples
 # make lab     read the chapters live in JupyterLab
 # make chapters   execute every chapter again and store its outputs
 # make coverage   run the tests and store which clauses they exercised
 # make bench   how fast the machine runs (a report, not a test)
+# make mutants changes the code in small ways and says which changes no test notices (a report, not a test)
 # make fuzz    coverage-guided fuzzing of everything that takes bytes from outside (a report, not a test)
 
 PYTHON ?= python3
@@ -15,17 +18,17 @@ JOBS   ?= 2
 BENCH   = $(wildcard tools/bench.py)
 
 
-.PHONY: book test lab chapters coverage bench clean help
+.PHONY: book test quick thorough mutants lab chapters coverage bench clean help
 .DEFAULT_GOAL := help
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
-# The stamp follows the two files that say what is installed; a second run needs no network.
-$(READY): requirements.txt pyproject.toml
+# The stamp follows the files that say what is installed; a second run needs no network.
+$(READY): requirements.txt requirements-read.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
 # A failed build leaves nothing behind: a page that once gave a warning must give it again.
@@ -36,10 +39,20 @@ book: $(READY)
 	@echo "The book is rendered. Open file://$(abspath $(BOOK))"
 
 test: $(READY)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS)
+
+quick: $(READY)
+	$(BIN)/python -m pytest -n $(JOBS) --quick tests
+
+thorough: $(READY)
+	SEAMREF_THOROUGH=1 $(BIN)/python -m pytest -n $(JOBS)
+
+mutants: $(READY)
+	@test -x $(BIN)/cosmic-ray || $(BIN)/python -m pip install --quiet "cosmic-ray>=8.3,<9"
+	$(BIN)/python tools/mutants.py
 
 coverage: $(READY)
-	SEAMREF_WRITE_COVERAGE=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	SEAMREF_WRITE_COVERAGE=1 $(BIN)/python -m pytest -n $(JOBS)
 
 lab: $(READY)
 	$(BIN)/jupyter lab book

@@ -65,13 +65,41 @@ def test_what_the_package_extras_need_is_what_the_requirements_pin() -> None:
         name, bounds = re.fullmatch(r"([\w.-]+)(.*)", requirement.split("#")[0].strip()).groups()
         return name.lower(), bounds
 
-    pinned = dict(
-        line(row) for row in text("requirements.txt").splitlines() if row and not row.startswith("#")
-    )
+    rows = (text("requirements.txt") + text("requirements-read.txt")).splitlines()
+    pinned = dict(line(row) for row in rows if row and not row.startswith(("#", "-")))
     extras = tomllib.loads(text("pyproject.toml"))["project"]["optional-dependencies"]
     wanted = [line(row) for rows in extras.values() for row in rows if not row.startswith("seamref[")]
     assert wanted
     assert [(name, bounds) for name, bounds in wanted if pinned.get(name) != bounds] == []
+
+
+def test_the_requirements_install_the_package_and_reading_needs_no_test_tool() -> None:
+    assert "-r requirements-read.txt" in text("requirements.txt").splitlines()
+    assert any(row.startswith("-e .") for row in text("requirements-read.txt").splitlines())
+    assert not re.search(r"^(pytest|nbval|mypy|ruff|hypothesis|playwright)", text("requirements-read.txt"), re.M)
+    assert "--dist loadfile" in text("pyproject.toml")  # notebooks are not torn apart by a plain -n 2
+
+
+def test_the_templates_and_workflows_are_well_formed() -> None:
+    for path in (ROOT / ".github").rglob("*.yml"):
+        assert isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), dict), path
+    hooks = yaml.safe_load(text(".pre-commit-config.yaml"))["repos"][0]["hooks"]
+    assert {hook["id"] for hook in hooks} >= {"ruff", "mypy", "imports"}
+    jobs = yaml.safe_load(text(".github/workflows/tests.yml"))["jobs"]
+    assert jobs["everything"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13", "3.14"]
+    assert set(jobs["core"]["strategy"]["matrix"]["os"]) == {"macos-latest", "windows-latest"}
+
+
+def test_a_release_names_its_repository_and_no_link_is_relative() -> None:
+    import release
+
+    address = "https://example.org/who/what"
+    made = release.with_urls(text("pyproject.toml"), address)
+    urls = tomllib.loads(made)["project"]["urls"]
+    assert urls["Source"] == address and urls["Issues"] == f"{address}/issues"
+    assert release.with_urls(made, address) == made
+    readme = release.with_absolute_links(text("README.md"), address)
+    assert not re.search(r"\]\((?!https:|#)", readme) and f"{address}/raw/main/book/_static/chain.svg" in readme
 
 
 def test_the_continuous_integration_runs_the_two_commands() -> None:

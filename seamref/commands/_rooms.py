@@ -47,7 +47,7 @@ def import_clauses(id: str | None) -> None:
     from seamref.spec import CLAUSES as known
 
     if id is not None:
-        import_rooms(re.escape(f'"{id}"'))
+        import_rooms(rf'\b(?:Check|clause|implements)\([^()]*"{re.escape(id)}"')
     if id is None or id not in known:
         import_rooms(CLAUSES)
 
