@@ -529,7 +529,8 @@ class LogReport:
     """A log read to its end.
 
     ``lines`` in all; ``related`` that have to do with TDX; ``answers`` in order, each distinct message once;
-    ``unknown`` related lines that nothing is known about; ``left_out`` lines beyond the bounds.
+    ``unknown`` related lines that nothing is known about; ``left_out`` lines beyond the bounds; ``boots`` how often a
+    kernel started.
     """
 
     lines: int = 0
@@ -537,15 +538,20 @@ class LogReport:
     unknown: int = 0
     left_out: int = 0
     repeated: int = 0
+    boots: int = 0
     answers: list[Answer] = field(default_factory=list)
     situation: Situation = field(default_factory=Situation)
 
 
-def explain_log(lines: Iterable[str], *, everything: bool = True,
+_STARTS = re.compile(r"Linux version \d")
+
+
+def explain_log(lines: Iterable[str], *, everything: bool = True, last_boot: bool = False,
                 seen: Callable[[Answer], None] | None = None) -> LogReport:
     """Read lines one after another, each with what the lines before it said.
 
-    ``everything``: answer every line that is not empty; otherwise only those that have to do with TDX.  Bounds: the
+    ``everything``: answer every line that is not empty; otherwise only those that have to do with TDX.
+    ``last_boot``: when a kernel starts, what the one before it said is dropped.  Bounds: the
     first 2,000 answers are kept, and of lines that nothing is known about 50,000 shapes are tried.
     """
     report = LogReport()
@@ -555,6 +561,12 @@ def explain_log(lines: Iterable[str], *, everything: bool = True,
         report.lines = number
         if not line or line.isspace():
             continue
+        if "Linux version " in line[:MAX_LINE] and _STARTS.match(strip_prefix(line)):
+            report.boots += 1
+            report.situation = Situation()
+            messages.clear()
+            if last_boot:
+                report.answers.clear()
         if not everything and not RELATED.search(line[:MAX_LINE].encode("utf-8", "replace")):
             continue
         report.related += 1
