@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 class Table(Html):
-    """Rows to look at.  ``frame`` is the same as a pandas DataFrame, to be filtered and counted further."""
+    """Rows to look at.  ``frame`` is the same as a pandas DataFrame, to be filtered and counted further.
+
+    In it numbers are numbers (also those shown in hex), clause ids and marked-up words plain text.
+    """
 
     def __init__(
         self, columns: Sequence[str], rows: Sequence[Sequence[Any]], caption: str = "", ids: Sequence[str] = ()
@@ -31,10 +34,11 @@ class Table(Html):
 
     @property
     def frame(self) -> pandas.DataFrame:
-        """The table as a DataFrame."""
+        """The table as a DataFrame, without markup."""
         import pandas
 
-        return pandas.DataFrame(self.rows, columns=list(self.columns))
+        names = [name.replace("`", "") for name in self.columns]
+        return pandas.DataFrame([[_value_of(value) for value in row] for row in self.rows], columns=names)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -62,6 +66,20 @@ class Table(Html):
         for line in [*([list(self.columns)] if any(self.columns) else []), *cells]:
             lines.append("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
         return "\n".join(lines)
+
+
+def _value_of(value: Any) -> Any:
+    """What a cell holds, to go on with: no markup, no looks."""
+    match value:
+        case bool() | None:
+            return value
+        case int():
+            return int(value)
+        case Html():
+            return value.text
+        case str():
+            return str(value).replace("`", "")
+    return value
 
 
 def _text_of(value: Any) -> str:
