@@ -5,19 +5,16 @@ command line, sysfs values, a report of canonical/tdx, all in one paste or in se
 TDX-BLOB, a sigstruct or TDX-SEAM.so beside them is identified.  Without FILE the doctor looks at this machine,
 read-only (Linux; as root it sees more).
 
-    dmesg | python -m seamref doctor -
-    python -m seamref doctor dmesg.txt rdmsr.txt
-    python -m seamref doctor --collect bundle.txt      a text to take along, without host name and serial numbers
-
 Each link is ok, wrong, not shown (with the command that would show it) or skipped because one before it is wrong.
-Exit code 0: all is well; 1: something is wrong, or it is not shown that all is well; 2: bad input.
+--collect writes a text to take along, without host name and serial numbers.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
+
+from seamref.commands._answer import add_json, print_json
 
 HELP = "walk the chain BIOS ... KVM over a log and registers: the first cause, what follows from it, what now"
 MAGIC = (b"\x7fELF", b"\x06\0\0\0")
@@ -27,12 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("file", nargs="*", metavar="FILE", help="text with what one has, an image, or -")
     parser.add_argument("--collect", metavar="FILE", help="write what this machine says into FILE (- prints it)")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the tree."""
-    from seamref import __version__
+    from seamref.commands._files import write
     from seamref.diagnose.collect import collect
     from seamref.diagnose.doctor import diagnose
     from seamref.diagnose.evidence import Evidence, gather
@@ -46,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         if args.collect == "-":
             print(text, end="")
         else:
-            Path(args.collect).write_text(text, encoding="utf-8")
+            write(args.collect, text.encode(), force=True)
             print(f"{args.collect}: {len(text.splitlines())} lines")
         return 0
     evidence = Evidence()
@@ -65,8 +62,7 @@ def run(args: argparse.Namespace) -> int:
             gather(file_lines(path), evidence)
     found = diagnose(evidence)
     if args.json:
-        print(json.dumps({"format": "seamref-doctor/1", "seamref": __version__, "lines": evidence.lines,
-                          **found.to_json()}, indent=1))
+        print_json("doctor", {"lines": evidence.lines, **found.to_json()})
     else:
         print(found.text())
     return 0 if found.well else 1
@@ -74,13 +70,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _image(path: Path) -> str:
     """One line on an image that lies beside the logs."""
-    from seamref.diagnose.identity import MAX_FILE, identify_bytes
+    from seamref.commands._files import read
+    from seamref.diagnose.identity import identify_bytes
     from seamref.errors import SeamrefError
 
-    with path.open("rb") as stream:
-        data = stream.read(MAX_FILE)
     try:
-        found = identify_bytes(data)
+        found = identify_bytes(read(path))
     except SeamrefError as error:
         return str(error)
     return f"{found.short}" + (f" ({'; '.join(found.notes)})" if found.notes else "")

@@ -5,20 +5,18 @@ VALUE is a status, a leaf, a name (EBADHASH, TDX_SYS_BUSY, SEAMLDR.INSTALL), an 
 input, which is read too when there is no VALUE.  Lines of a log are read with what the lines before them said.
 Numbers without 0x are decimal, but for the zero-padded ones of a register dump and those with letters.
 
-    python -m seamref explain "seamldr: SEAMCALL (0x8000000000000001) failed: 0x8000000000020000"
-    dmesg | python -m seamref explain -
-
-Exit code 1: something is not known; 2: bad input.  What is the first cause in a log: python -m seamref doctor.
+What is the first cause in a log: python -m seamref doctor.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from seamref.commands._answer import add_json, print_json
 
 if TYPE_CHECKING:
     from seamref.diagnose.explain import Answer
@@ -33,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     # "-19" and "-ENODEV" are values here, not options.
     parser._negative_number_matcher = re.compile(r"-(\d+|E[A-Z]+)$")
     parser.add_argument("value", nargs="*", metavar="VALUE", help="a number, a name, a quoted line, a file, or -")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -124,13 +122,10 @@ class _Printer:
     def end(self) -> int:
         """Exit code; 1 when a line of a paste, or everything of a log, was not known."""
         if self.as_json:
-            from seamref import __version__
 
-            print(json.dumps({
-                "format": "seamref-explain/1", "seamref": __version__, "logs": self.logs,
-                "answers": [{"line": a.line, "number": a.number or None, "known": a.known,
-                             "readings": [e.to_json() for e in a.readings]} for a in self.answers],
-            }, indent=1))
+            print_json("explain", {"logs": self.logs, "answers": [
+                {"line": a.line, "number": a.number or None, "known": a.known,
+                 "readings": [e.to_json() for e in a.readings]} for a in self.answers]})
         return 1 if self.unknown or not self.known else 0
 
 

@@ -2,17 +2,15 @@
 
 VALUE is an MRSEAM (96 hex digits), TEE_TCB_SVN (32 hex digits), SEAMSVN (0x0107), a version with three or four parts,
 a build date, a line with build_date and build_num, or a file: TDX-BLOB, sigstruct, TDX-SEAM.so.  Without VALUE all
-releases are listed with their sources.  Exit code 1: not known.
-
-    python -m seamref identify 0x010C
-    python -m seamref identify "build_date 20240725, build_num 784"
+releases are listed with their sources.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
+
+from seamref.commands._answer import add_json, print_json
 
 HELP = "the release behind an MRSEAM, a TCB SVN, a version, a build number or a file"
 
@@ -20,13 +18,13 @@ HELP = "the release behind an MRSEAM, a TCB SVN, a version, a build number or a 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("value", nargs="*", metavar="VALUE|FILE", help="what to identify")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print what is known."""
-    from seamref import __version__
-    from seamref.diagnose.identity import MAX_FILE, Identity, everything, identify_bytes, identify_text
+    from seamref.commands._files import read
+    from seamref.diagnose.identity import Identity, everything, identify_bytes, identify_text
     from seamref.errors import SeamrefError
 
     found: list[Identity] = []
@@ -39,16 +37,13 @@ def run(args: argparse.Namespace) -> int:
             if not path.is_file():
                 shown = value if len(value) <= 60 else value[:57] + "..."
                 raise SeamrefError(f"{shown!r} is no file, MRSEAM, TEE_TCB_SVN, SEAMSVN, version or build")
-            with path.open("rb") as file:
-                data = file.read(MAX_FILE)
             try:
-                known = identify_bytes(data)
+                known = identify_bytes(read(path))
             except SeamrefError as error:
                 raise SeamrefError(f"{value}: {error}") from None
         found.append(known)
     if args.json:
-        print(json.dumps({"format": "seamref-identify/1", "seamref": __version__,
-                          "answers": [i.to_json() for i in found]}, indent=1))
+        print_json("identify", {"answers": [i.to_json() for i in found]})
     else:
         print("\n\n".join(identity.text() for identity in found))
     return 0 if all(identity.known for identity in found) else 1

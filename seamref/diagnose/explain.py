@@ -82,6 +82,12 @@ _ERRNO: dict[Errno, Explanation] = {
                               ("at boot: the memory map needs more TDMRs or reserved areas than the module has",
                                "v2-v4: num_remaining_updates is 0"), "update: after a reset; boot: not on this kernel",
                               "the line around it says which"),
+    Errno.EFAULT: Explanation("-EFAULT (-14) from the set-up of module extensions", KERNEL, (),
+                              ("no memory for the module's extensions, or TDH.EXT.INIT failed (posted, not merged)",),
+                              "not known", "dmesg"),
+    Errno.ERANGE: Explanation("-ERANGE (-34) writing loading", KERNEL, ("FW.loading",),
+                              ("the number written does not fit 32 bits",), "yes", "write 1, 0 or -1"),
+    Errno.EPERM: Explanation("-EPERM (-1)", KERNEL, (), ("the caller is not root",), "yes", "run as root"),
     Errno.ECANCELED: Explanation("-ECANCELED (-125) from the update", KERNEL, ("FW.cancel",),
                                  ("v1-v3: somebody wrote 1 to cancel",), "yes", "start again"),
 }

@@ -17,7 +17,6 @@ from seamref.pseamldr.sigstruct import SEAM_SIGSTRUCT, image_hash
 
 MRSEAM_DIGITS, TCB_SVN_DIGITS, SVN_LIMIT = 96, 32, 1 << 16
 MEASURED_SOURCE = "measured: the published files"
-MAX_FILE = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ def stdin_lines() -> Iterator[str]:
     """Lines of standard input; one that is closed is an error that says so."""
     stream = sys.stdin
     if stream is None or getattr(stream, "closed", False):
-        raise SeamrefError("standard input is closed: give a line, or a file")
+        raise SeamrefError("standard input is closed")
     binary = getattr(stream, "buffer", None)
     if binary is None:
         return iter(line.rstrip("\r\n") for line in io.StringIO(stream.read()))
