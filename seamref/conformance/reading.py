@@ -21,7 +21,7 @@ from seamref.errors import SeamrefError
 
 FILE_LIMIT = 64 << 20
 """Bytes of a vector file as it lies on the disk."""
-TEXT_LIMIT = 256 << 20
+TEXT_LIMIT = 128 << 20
 """Bytes of JSON text, after a gzip file was expanded."""
 DEPTH_LIMIT = 64
 M64 = (1 << 64) - 1
