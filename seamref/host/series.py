@@ -235,6 +235,53 @@ Message-ID is that of its sixth version)."""
 ALL: dict[str, KernelSeries] = {**SERIES, **POSTED}
 
 
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a version changed ``changed`` (fields of KernelSeries): what was said, by whom, and where.
+
+    ``who`` is the name that the cover letter or the message itself gives; empty: the author's own, or nobody is named.
+    """
+
+    version: str
+    changed: tuple[str, ...]
+    why: str
+    who: str
+    source: str
+
+
+_V2, _V3, _V4, _V8, _V9, _V10 = (s.message_id for s in (V2, V3, V4, V8, V9, V10))
+
+WHY: tuple[Reason, ...] = (
+    Reason("v2", ("seamldr_dir",), "no subsystem of its own: the tdx-host device has the attributes", "", _V2),
+    Reason("v2", ("refuses_offline", "checks_remaining"), "two patches of their own: refuse while a CPU is offline, "
+           "refuse when no slot for an update remains", "", _V2),
+    Reason("v3", ("failure",), "how an update is aborted when something fails midway was reworked", "", _V3),
+    Reason("v3", ("errors",), "errno values are mapped to the errors of an upload", "", _V3),
+    Reason("v3", ("compat",), "updates at times when a TD is sensitive to them are handled", "", _V3),
+    Reason("v4", ("vmcs",), "no saving and restoring around each call; microcode is to preserve the current VMCS",
+           "Dave Hansen", _V4),
+    Reason("v4", ("retries_seamldr_entropy",), "P-SEAMLDR's no-entropy status is not handled", "Dave Hansen", _V4),
+    Reason("v4", ("seamldr_mode",), "the attributes of P-SEAMLDR are for root only", "Dave Hansen", _V4),
+    Reason("v4", ("kconfig",), "no Kconfig option of its own", "Dave Hansen", _V4),
+    Reason("v4", ("upload_name",), "the upload directory is called tdx_module", "Cedric", _V4),
+    Reason("v4", ("can_cancel",), "canceling is not supported", "Yilun", _V4),
+    Reason("v4", ("blob",), "the checksum is optional in the format, so it is not verified", "", _V4),
+    Reason("v5", ("vmcs",), "saving and restoring leaves a moment in which an NMI or machine-check handler finds no "
+           "current VMCS", "", "fedb3192-e68c-423c-93b2-a4dc2f964148@intel.com"),
+    Reason("v5", ("vmcs",), "tracking the current VMCS outside KVM was turned down; what is left is to hide the "
+           "interface where the VMCS would be lost", "", "aYIXFmT-676oN6j0@google.com"),
+    Reason("v8", ("errors",), "pieces that a basic update does not need go: device-busy for a TD build, "
+           "firmware-invalid for everything else", "Rick Edgecombe", _V8),
+    Reason("v8", ("seamldr_dir",), "the attributes stand directly under tdx_host", "Rick Edgecombe", _V8),
+    Reason("v9", ("blob",), "the image format that the maintainer suggested", "Dave Hansen", _V9),
+    Reason("v9", ("refresh",), "versions are not printed during an update", "Dave Hansen", _V9),
+    Reason("v9", ("failure",), "the loop of the workers reworked to read better", "Dave Hansen", _V9),
+    Reason("merged", ("compat", "errors"), "the patch that asks the module to refuse was left out for the style of its "
+           "code; with it went device-busy", "Dave Hansen", "reply to 22/25 of " + _V10 + ", 2026-05-20"),
+)
+"""What asked for the changes, as far as public messages say.  A change that is in no row has no message known here."""
+
+
 def get_series(name: str) -> KernelSeries:
     """A version by name; an unknown name is an error that lists the known ones."""
     try:

@@ -120,3 +120,14 @@ def test_UPDATE_features__what_a_running_kernel_notices_of_a_changed_bit(name: s
         warned = any("TDX_FEATURES0 changed" in line for line in seen.lines)
         assert warned == (name in ("v2", "v3", "v4", "v5", "v6", "v7")), name
         assert seen.page == ("-EIO" if name == "dynamic-pamt" and before else "0")
+
+
+def test_WHY__each_reason_names_fields_that_this_version_changed_and_a_message() -> None:
+    from seamref.host.series import WHY
+
+    versions = list(SERIES)
+    for reason in WHY:
+        before = SERIES[versions[versions.index(reason.version) - 1]]
+        for name in reason.changed:
+            assert getattr(before, name) != getattr(SERIES[reason.version], name), (reason.version, name)
+        assert "@" in reason.source and reason.why
