@@ -35,7 +35,8 @@ def run(args: argparse.Namespace) -> int:
         print(section.title)
         for line in section.lines:
             value = line.value if len(line.value) <= 40 else line.value[:37] + "..."
-            rule = f" [{line.rule}: {line.verdict}]" if line.rule else ""
+            verdict = f": {line.verdict}" if line.verdict else ""
+            rule = f" [{line.rule}{verdict}]" if line.rule else ""
             print(f"  {line.offset:>6X} {line.size:>5}  {line.name:<22} {value:<40} {line.decoded}{rule}".rstrip())
         for finding in section.findings:
             mark = {True: "ok ", False: "BAD", None: "   "}[finding.good]

@@ -32,17 +32,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="what a SEAMCALL of the kernel does instead of entering SEAM, as KEY=VALUE,...: cpu, "
                              "leaf, rdx, nth, nth_to, outcome (completed, vmfailinvalid, fault, zf), rax, vector, "
                              "out.REGISTER; for example cpu=1,leaf=TDH.SYS.LP.INIT,rax=TDX_RND_NO_ENTROPY")
+    parser.add_argument("--signer-of", metavar="FILE", help="a TDX-BLOB or sigstruct: this machine's P-SEAMLDR trusts "
+                        "its signer, so that an image of another key gets through the whole host path")
     parser.add_argument("--states", action="store_true", help="also which CPU was in which state of the update")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the session; 1 when the update failed."""
-    from seamref.errors import SeamrefError
+    from seamref.errors import NotModelled, SeamrefError
     from seamref.host.fw_upload import Terminal, files
     from seamref.host.machine import add_tds, blob_for, count_of, machine
     from seamref.host.script import Script, parse_rules
     from seamref.host.series import get_series
     from seamref.host.tdx import cpu_offline
+    from seamref.host.verify import signer_of, trust_signer
     from seamref.tdxmodule.build import BUILDS
 
     series = get_series(args.series)
@@ -53,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
     for cpu in args.offline:
         if cpu_offline(host, cpu):
             raise SeamrefError(f"CPU {cpu} cannot go offline")
+    if args.signer_of:
+        trust_signer(host.platform, signer_of(Path(args.signer_of).read_bytes()))
     if rules:
         host.set(script=Script(rules))
     data = blob_for(series, args.image) if args.image in BUILDS else Path(args.image).read_bytes()
@@ -63,7 +68,13 @@ def run(args: argparse.Namespace) -> int:
     remaining = [path for path in files(host) if path.endswith("num_remaining_updates")]
     session = [f"cat {version}", *(f"cat {path}" for path in remaining), f"cd {where}", "echo 1 > loading",
                f"cat {name} > data", "echo 0 > loading", "cat status", "cat error", f"cat {version}", "dmesg"]
-    print(shell.session(*session[:-4]))
+    note = None if args.signer_of else foreign_signer(data)
+    if note:
+        print(f"note: {note}")
+    try:
+        print(shell.session(*session[:-4]))
+    except NotModelled as gap:
+        return _unknown_code(host, gap)
     if args.states:
         print(_states(host))
     print(shell.session(*session[-4:]))
@@ -72,6 +83,33 @@ def run(args: argparse.Namespace) -> int:
         print(f"TD {number}: counted to {one} before, {other if isinstance(other, str) else f'to {other}'} after")
     good = host.state.upload is not None and host.state.upload.error is None and not host.state.upload.hung
     return 0 if good and host.state.module.initialized else 1
+
+
+def _unknown_code(host: Host, gap: Exception) -> int:
+    """The loader took an image whose code is nobody's here."""
+    print("\n".join(host.state.dmesg))
+    print(f"P-SEAMLDR took the image; its own code cannot run on this machine ({gap})")
+    return 1
+
+
+def foreign_signer(data: bytes) -> str | None:
+    """What to say when this machine's P-SEAMLDR will refuse the signer, who is not the test key."""
+    from seamref.errors import SeamrefError
+    from seamref.host.inspection import KEYS
+    from seamref.host.verify import signer_of
+    from seamref.mint.keys import KEY
+
+    try:
+        signer = signer_of(data)
+    except SeamrefError:
+        return None
+    if signer == KEY.key_hash:
+        return None
+    who = KEYS.get(signer, "another key")
+    return (f"this machine's P-SEAMLDR trusts a test key, and the image is signed by {who}: it will answer EBADSIG.  "
+            "python -m seamref verify FILE asks the rows of the real chain; --signer-of FILE makes this machine trust "
+            "that "
+            "signer")
 
 
 def _states(host: Host) -> str:

@@ -11,6 +11,7 @@ import argparse
 import json
 from pathlib import Path
 
+SIGSTRUCT = ".sigstruct"
 HELP = "whether INSTALL would accept a module on a described platform: the check that stops it, or the memory plan"
 
 
@@ -61,10 +62,17 @@ def partner(file: str, named: str | None, suffix: str, missing: str) -> bytes:
     """The other half of a module: the file that was named, or the one beside ``file`` with another suffix."""
     from seamref.errors import SeamrefError
 
-    beside = Path(named) if named else Path(file).with_suffix(suffix)
-    if not named and (beside == Path(file) or not beside.is_file()):
-        raise SeamrefError(missing)
-    return beside.read_bytes()
+    if named:
+        return Path(named).read_bytes()
+    path = Path(file)
+    whole = path.with_name(path.name + suffix)  # TDX-SEAM.so.sigstruct beside TDX-SEAM.so
+    bare = path.with_suffix("")  # and TDX-SEAM.so beside TDX-SEAM.so.sigstruct
+    beside = [path.with_suffix(suffix), whole] if suffix == SIGSTRUCT else [path.with_suffix(suffix), bare,
+                                                                            path.with_suffix(".so")]
+    for other in beside:
+        if other != path and other.is_file():
+            return other.read_bytes()
+    raise SeamrefError(missing)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -112,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
         elif args.image or len(data) == SEAM_SIGSTRUCT.size:
             sigstruct, image = data, partner(args.file, args.image, ".bin", "a sigstruct needs its module: --image")
         else:
-            held = partner(args.file, args.sigstruct, ".sigstruct", "no TDX-BLOB: a module image needs --sigstruct")
+            held = partner(args.file, args.sigstruct, SIGSTRUCT, "no TDX-BLOB: a module image needs --sigstruct")
             sigstruct, image = held[: SEAM_SIGSTRUCT.size], data
         found = verify(sigstruct, image, target)
     except SeamrefError as error:
@@ -138,6 +146,10 @@ def run(args: argparse.Namespace) -> int:
         print(f"fatal: {found.fatal}: P-SEAMLDR executes UD2 or faults, the processor shuts down")
     else:
         print(f"RAX = 0x{found.status:016X} {found.status.name}, RDX = {int(found.rdx)}")
+    if not found.accepted and target.running_svn is None:
+        print("no module ran before (--running-svn says what runs); " + (
+            "nothing was changed" if found.rdx == 0 and not found.fatal else "the module range was wiped"))
+        return 1
     if not found.accepted:
         print("the module that ran before " + ("still runs" if found.rdx == 0 and not found.fatal else "is gone"))
         return 1

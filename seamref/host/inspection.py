@@ -6,7 +6,7 @@ Everything shown comes from the layouts and tables that the machine itself uses.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from seamref.arch.software import P_SEAMLDR_PROGRAM, TDX_MODULE_PROGRAM
@@ -14,7 +14,7 @@ from seamref.errors import LayoutError, SeamrefError
 from seamref.firmware.acm import NP_SEAMLDR_BUILD, Acm, parse_acm, signed_bytes
 from seamref.host.image import FORMATS, V1, ImageRefused, check_image, format_of, format_problems, parse
 from seamref.host.releases import RELEASES, platform_name
-from seamref.host.verify import read_reserved3
+from seamref.host.verify import LOADER_2, read_reserved3
 from seamref.layout import Bits, Buffer, Layout, Record
 from seamref.mint import elf as images
 from seamref.mint.keys import KEY, OTHER_KEY
@@ -184,9 +184,12 @@ def inspect_sigstruct(data: Buffer, base: int = 0) -> Section:
     record = SEAM_SIGSTRUCT.decode(held)
     reading = read_reserved3(held)
     if reading:
-        section.findings.append(Finding(f"reserved3 seems to hold {reading}; a P-SEAMLDR 1.5 refuses it", None,
-                                        "INSTALL.manifest.reserved3"))
-    section.findings += [Finding(row.says, False, row.id) for row in manifest_problems(held)]
+        section.findings.append(Finding(f"reserved3 seems to hold {reading}; a P-SEAMLDR 1.5 refuses it, a 2.0 not",
+                                        None, "INSTALL.manifest.reserved3"))
+        section.lines = [replace(line, verdict="", rule=f"{line.rule} for a P-SEAMLDR 1.5") if line.name == "reserved3"
+                         else line for line in section.lines]
+    section.findings += [Finding(row.says, False, row.id)
+                         for row in manifest_problems(held) if not (row.id in LOADER_2 and reading)]
     message = sigstruct_signed_bytes(held)
     good = rsa.verify(record.modulus, record.signature, message, exponent=record.exponent)
     strict = good and rsa.verify(record.modulus, record.signature, message, exponent=record.exponent, strict=True)

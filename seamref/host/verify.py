@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from seamref.arch.memory import Agent
-from seamref.arch.platform import Platform, PlatformConfig
-from seamref.arch.software import MemoryFault, Port, Ud2
+from seamref.arch.platform import Platform, PlatformConfig, Topology
+from seamref.arch.software import P_SEAMLDR_PROGRAM, MemoryFault, Port, Ud2, make_stub
 from seamref.errors import SeamrefError
+from seamref.host import image as images
 from seamref.layout import Buffer
 from seamref.pseamldr.api import PAGE, SEAMLDR_PARAMS, Recoverability, Scenario, Status
-from seamref.pseamldr.build import R10, R15
+from seamref.pseamldr.build import BUILD_OFFSET, P_SEAMLDR_BUILD, R10, R15
 from seamref.pseamldr.elf import ElfFatal, relocate
 from seamref.pseamldr.install import (
     INSTALL_HASH,
@@ -35,12 +36,13 @@ from seamref.pseamldr.memory_constants import (
     shape_of,
 )
 from seamref.pseamldr.memory_map import INSTALL_MAP, ModuleRegion, build_page_tables
-from seamref.pseamldr.sigstruct import PRODUCTION_KEY_HASH, RESERVED, image_hash
+from seamref.pseamldr.sigstruct import PRODUCTION_KEY_HASH, RESERVED, SEAM_SIGSTRUCT, image_hash, key_hash
 from seamref.pseamldr.sysvalues import SystemValues, hkid_mask
 from seamref.spec import CHOSEN, Check, CheckTable, implements
 
 C = TypeVar("C")
 MIB = 1 << 20
+MAX_ADDRESSABLE = 4096
 LOADERS = {"1.0": R10, "1.5": R15, "2.0": R15}
 """major.minor of P-SEAMLDR -> the rules this book has for it."""
 
@@ -81,6 +83,18 @@ class Target:
             raise SeamrefError(f"Target.seamrr_size: 0x{size:X}, must be a power of two, 32 MiB to 1 GiB")
         if self.p_seamldr_range_size % PAGE or not 0 < self.p_seamldr_range_size < size:
             raise SeamrefError(f"Target.p_seamldr_range_size: 0x{self.p_seamldr_range_size:X}, must be pages in SEAMRR")
+        Topology(self.sockets, self.lps, self.addressable)  # the rule that a platform itself is held to
+        if self.addressable > MAX_ADDRESSABLE:
+            raise SeamrefError(f"Target.addressable: {self.addressable} of a socket, must be {MAX_ADDRESSABLE} at most")
+        if not 0 <= self.remaining < 1 << 32:
+            raise SeamrefError(f"Target.remaining: {self.remaining}, must have 32 bits")
+        if self.running_svn is not None and not all(0 <= part <= 255 for part in self.running_svn):
+            raise SeamrefError(f"Target.running_svn: {self.running_svn[0]}.{self.running_svn[1]}, must be two bytes")
+        if len(self.signer_key_hash) != len(PRODUCTION_KEY_HASH):
+            raise SeamrefError(f"Target.signer_key_hash: {len(self.signer_key_hash)} bytes, must be "
+                               f"{len(PRODUCTION_KEY_HASH)}")
+        if not self.fms or not all(0 <= eax < 1 << 32 for eax in self.fms):
+            raise SeamrefError(f"Target.fms: {', '.join(map(str, self.fms))}, must be CPUID.1:EAX, 32 bits each")
         if self.loader not in LOADERS:
             raise SeamrefError(f"Target.seamldr: {self.seamldr!r}, must be of {', '.join(LOADERS)}")
 
@@ -175,14 +189,15 @@ class _Walk:
 
 
 KEPT, GONE = Recoverability.RECOVERABLE, Recoverability.UNRECOVERABLE
-_LOADER_2 = ("INSTALL.manifest.reserved3",)
+LOADER_2 = ("INSTALL.manifest.reserved3",)
+"""Rows of a 1.5 loader that one of line 2.0 does not have."""
 
 
 @implements("VERIFY.loader_2", "a 2.0 P-SEAMLDR is taken to follow the rules of 1.5, with bytes 1000 to 1023 of the "
             "sigstruct not reserved: its source is not published", "SEAMREF errata", CHOSEN)
 def rows_left_out(target: Target) -> tuple[str, ...]:
     """VERIFY.loader_2: which rows a loader does not have."""
-    return _LOADER_2 if target.loader == "2.0" else ()
+    return LOADER_2 if target.loader == "2.0" else ()
 
 
 def verify(sigstruct: Buffer, image: Buffer, target: Target) -> Verification:
@@ -252,6 +267,30 @@ def _memory(walk: _Walk, target: Target, sigstruct: bytes, image: bytes) -> Veri
             return walk.end(Status.EBADPARAM, GONE, f"divide error relocating at 0x{outcome.at:X}")
         status = walk.ask(INSTALL_RELOCATION, outcome)
     return walk.end(Status.SUCCESS if status is None else status, KEPT if status is None else GONE)
+
+
+@implements("VERIFY.trust", "a P-SEAMLDR whose compiled-in signer is another one, and nothing else", "SEAMREF errata",
+            CHOSEN)
+def trust_signer(platform: Platform, signer: bytes) -> None:
+    """VERIFY.trust: the P-SEAMLDR that is loaded accepts modules of this signer from now on.
+
+    ``signer`` SHA-384 of the modulus.  The constant is overwritten where the loaded image has it.
+    """
+    held = platform.p_seamldr_range
+    lp = platform.lp(platform.lps[0])
+    data = b"" if held is None else bytes(platform.bytes_at(Agent.CPU, held[0], held[1], lp=lp))
+    at = data.find(make_stub(P_SEAMLDR_PROGRAM))
+    if held is None or at < 0:
+        raise SeamrefError("no P-SEAMLDR of this book is loaded")
+    place = held[0] + at + BUILD_OFFSET + P_SEAMLDR_BUILD.offset_of("signer_key_hash")
+    platform.store(Agent.CPU, place, signer, lp=lp)
+
+
+def signer_of(data: Buffer) -> bytes:
+    """Who signed a TDX-BLOB or a sigstruct: SHA-384 of the modulus, as P-SEAMLDR compares it."""
+    sigstruct = images.parse(bytes(data),
+                             ignore_checksum=True).sigstruct if images.format_of(data) is not None else data
+    return key_hash(SEAM_SIGSTRUCT.peek(bytes(sigstruct)[: SEAM_SIGSTRUCT.size], "modulus"))
 
 
 def read_reserved3(data: Buffer) -> str:
