@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,9 @@ settings.register_profile("house", derandomize=True, deadline=None, print_blob=T
 settings.load_profile("house")
 
 
-@pytest.fixture(scope="session")
-def built_book(tmp_path_factory: pytest.TempPathFactory) -> BuiltBook:
-    """The book, built from scratch once for the whole run, also where several workers ask for it."""
-    base = tmp_path_factory.getbasetemp()
-    shared = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "book"
-    shared.mkdir(exist_ok=True)
+def _build(shared: Path) -> None:
+    """Build the book from scratch below ``shared``, once for a run: whoever comes second waits for the first."""
+    shared.mkdir(parents=True, exist_ok=True)
     status, log = shared / "exit-status", shared / "log.txt"
     with (shared / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -54,7 +52,26 @@ def built_book(tmp_path_factory: pytest.TempPathFactory) -> BuiltBook:
             )
             log.write_text(done.stdout, encoding="utf-8")
             status.write_text(str(done.returncode))
+
+
+@pytest.fixture(scope="session")
+def built_book(tmp_path_factory: pytest.TempPathFactory) -> BuiltBook:
+    """The book as :func:`_build` leaves it, also where several workers ask for it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "book"
+    _build(shared)
+    status, log = shared / "exit-status", shared / "log.txt"
     return BuiltBook(shared / "_build" / "html", int(status.read_text()), log.read_text(encoding="utf-8"))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """A run that is shared by workers and will need the book begins to build it now, so that no worker waits for it."""
+    config = session.config
+    shares = not hasattr(config, "workerinput") and getattr(config.option, "tx", None)
+    if shares and _everything_runs(config) and not config.option.collectonly:
+        shared = config._tmp_path_factory.getbasetemp() / "book"  # type: ignore[attr-defined]
+        threading.Thread(target=_build, args=(shared,), name="book", daemon=True).start()
 
 
 # --- clause coverage: each check row must have been silent and have decided, each clause of a function executed
