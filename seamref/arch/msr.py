@@ -205,14 +205,22 @@ DECLARED: tuple[Msr, ...] = (
 MSRS: dict[int, Msr] = {msr.address: msr for msr in DECLARED}
 BY_NAME: dict[str, Msr] = {msr.name: msr for msr in DECLARED}
 
+
+
+def bits(address: int, name: str) -> Bit:
+    """A named bit range of an MSR, to take it out of a value or put it in."""
+    return MSRS[address].bit(name)
+
+
 SEAMRR_BASE, SEAMRR_MASK, SEAMEXTEND_MSR, TME_ACTIVATE = 0x1400, 0x1401, 0x1402, 0x982
-SEAMRR_VALID = MSRS[SEAMRR_MASK].bit("valid").mask
+SEAMRR_LOCK, SEAMRR_VALID = bits(SEAMRR_MASK, "lock").mask, bits(SEAMRR_MASK, "valid").mask
 SMRR_BASE, SMRR_MASK = 0x1F2, 0x1F3
 BIOS_SE_SVN, BIOS_DONE, VMX_BASIC, MCG_STATUS = 0x302, 0x151, 0x480, 0x17A
 SPEC_CTRL, PRED_CMD, MISC_ENABLE, KEYID_PARTITIONING, SGX_DEBUG_MODE = 0x48, 0x49, 0x1A0, 0x87, 0x503
 
 PRMRR_BASE, PRMRR_MASK = 0x2A0, 0x1F5
 PAT, EFER, BIOS_SIGN_ID = 0x277, 0xC0000080, 0x8B
+APIC_BASE, MTRRCAP = 0x1B, 0xFE
 
 GP0 = Fault(Vector.GP, 0, "")
 

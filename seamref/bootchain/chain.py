@@ -274,7 +274,7 @@ def _other_base(b: Boot) -> None:
 
 def _mask_hole(b: Boot) -> None:
     _, mask = b.setup.seamrr_msrs(b.platform)
-    b.setup = replace(b.setup, mask=mask & ~0xC00 & ~(1 << 40))
+    b.setup = replace(b.setup, mask=mask & ~(msr.SEAMRR_LOCK | msr.SEAMRR_VALID) & ~(1 << 40))
 
 
 def _one_core(b: Boot) -> None:
@@ -650,8 +650,8 @@ def relaunch(platform: Platform, acm: bytes, lp_id: int | None = None, **registe
 def _move_bsp(platform: Platform, id: int) -> None:
     """IA32_APIC_BASE.BSP is an ordinary bit that ring 0 can write."""
     for other in platform.lps:
-        value = platform.msr_value(platform.lp(other), 0x1B) & ~(1 << 8) | (1 << 8 if other == id else 0)
-        msr.wrmsr(platform, other, 0x1B, value)
+        value = msr.bits(msr.APIC_BASE, "bsp").put(platform.msr_value(platform.lp(other), msr.APIC_BASE), other == id)
+        msr.wrmsr(platform, other, msr.APIC_BASE, value)
 
 
 def update_loader(platform: Platform, acm: bytes, lp_id: int | None = None) -> list[UpdateRecord]:

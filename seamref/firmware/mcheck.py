@@ -98,7 +98,8 @@ _SRC = "SEAMREF errata"
 
 MCHECK: CheckTable[McheckState, str] = CheckTable("MCHECK", (
     Check("MCHECK.seam", "the processor has no SEAMRR (IA32_MTRRCAP[15] = 0)",
-          lambda c: not all(v >> 15 & 1 for v in c.values(0xFE)), "no SEAM", _SRC, CHOSEN),
+          lambda c: not all(msr.bits(msr.MTRRCAP, "seamrr").get(v) for v in c.values(msr.MTRRCAP)), "no SEAM", _SRC,
+          CHOSEN),
     Check("MCHECK.configured", "IA32_SEAMRR_PHYS_BASE.CONFIGURED is 0 on some core",
           lambda c: c.platform.revision.base_bit3_configured
           and not all(v & CONFIGURED for v in c.values(msr.SEAMRR_BASE)),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from seamref.arch.lp import CR4_VMXE
 from seamref.arch.memory import Agent, Range
-from seamref.arch.msr import SEAMRR_BASE, SEAMRR_MASK, TME_ACTIVATE
+from seamref.arch.msr import SEAMRR_BASE, SEAMRR_LOCK, SEAMRR_MASK, SEAMRR_VALID, TME_ACTIVATE
 from seamref.arch.outcome import Left
 from seamref.arch.platform import VMX_MSRS as SERVER_VMX_MSRS
 from seamref.arch.platform import Platform, PlatformConfig, Topology
@@ -55,7 +55,7 @@ def set_up_seamrr(
 ) -> None:
     """Ranges and KeyIDs as BIOS and MCHECK set them; every processor in VMX root operation."""
     platform.p_seamldr_range = p_seamldr_range
-    mask = -seamrr.size & (1 << platform.config.maxpa) - (1 << 25) | 0xC00
+    mask = -seamrr.size & (1 << platform.config.maxpa) - (1 << 25) | SEAMRR_LOCK | SEAMRR_VALID
     for id in platform.lps:
         lp = platform.lp(id)
         lp.vmx_on = True

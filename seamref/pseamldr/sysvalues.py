@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from seamref.arch.cpuid import Cpuid, cpuid
-from seamref.arch.msr import KEYID_PARTITIONING, MISC_ENABLE, SEAMRR_BASE, SEAMRR_MASK, TME_ACTIVATE
+from seamref.arch.msr import KEYID_PARTITIONING, MISC_ENABLE, SEAMRR_BASE, SEAMRR_MASK, TME_ACTIVATE, bits
 from seamref.arch.platform import decode_seamrr
 from seamref.pseamldr.build import R10
 from seamref.pseamldr.data import Call
@@ -66,10 +66,10 @@ def compute_system_values(call: Call) -> SystemValues:
     max_pa = run_cpuid(call, 0x80000008).eax & 0xFF
     seamrr = decode_seamrr(call.rdmsr(SEAMRR_BASE), call.rdmsr(SEAMRR_MASK))
     activate = call.rdmsr(TME_ACTIVATE)
-    keyid_bits = activate >> 32 & 0xF
+    keyid_bits = bits(TME_ACTIVATE, "keyid_bits").get(activate)
     if call.build.revision == R10:
-        usable = 1 << max(keyid_bits - (activate >> 36 & 0xF), 0)
-        limit = min(call.rdmsr(TME_CAPABILITY) >> 36 & 0x7FFF, usable)
+        usable = 1 << max(keyid_bits - bits(TME_ACTIVATE, "tdx_reserved_keyid_bits").get(activate), 0)
+        limit = min(bits(TME_CAPABILITY, "max_keys").get(call.rdmsr(TME_CAPABILITY)), usable)
     else:
         limit = (call.rdmsr(KEYID_PARTITIONING) & 0xFFFFFFFF) + 1
     return SystemValues(max_pa, seamrr.base, seamrr.size, hkid_mask(max_pa, keyid_bits), limit)

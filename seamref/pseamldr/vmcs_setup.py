@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from seamref.arch.msr import VMX_BASIC, bits
 from seamref.arch.vmcs import get, put
 from seamref.arch.vmx import NON_CANONICAL_RIP
 from seamref.pseamldr.api import PAGE
@@ -69,7 +70,7 @@ def set_up_vmcss(
     """
     msrs = {address: rdmsr(address) for address in VMX_MSRS}
     base, count = plan.seamrr_base + PAGE, plan.num_addressable_lps
-    size = msrs[0x480] >> 32 & 0x1FFF
+    size = bits(VMX_BASIC, "region_size").get(msrs[VMX_BASIC])
     beyond = max(size - PAGE, 0) if count > 1 else 0  # a region size above 4096 makes the last copy run over the area
     area = bytearray(region.read(base, max(plan.vmcs_region_size, PAGE) + beyond))
     first = area[:PAGE]

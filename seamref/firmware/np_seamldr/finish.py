@@ -75,7 +75,7 @@ def build_vmcs(np: Np) -> None:
 def make_ready(np: Np) -> None:
     """NP_SEAMLDR.make_ready: P-SEAMLDR itself is not measured."""
     record = SEAMEXTEND.encode({
-        "system_under_debug": msr.MSRS[msr.SGX_DEBUG_MODE].bit("debug_unlock").get(np.rdmsr(msr.SGX_DEBUG_MODE)),
+        "system_under_debug": msr.bits(msr.SGX_DEBUG_MODE, "debug_unlock").get(np.rdmsr(msr.SGX_DEBUG_MODE)),
         "p_seamldr_ready": 1,
     })
     at = np.lp.acram_base + BUFFER

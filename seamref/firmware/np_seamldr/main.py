@@ -27,7 +27,7 @@ from seamref.spec import MEASURED, implements
 def keep_msrs(np: Np) -> None:
     """NP_SEAMLDR.keep_msrs."""
     np.set(bios_sign_id=np.rdmsr(msr.BIOS_SIGN_ID), misc_enable=np.rdmsr(msr.MISC_ENABLE))
-    np.wrmsr(msr.MISC_ENABLE, np.state.misc_enable & ~msr.MSRS[msr.MISC_ENABLE].bit("limit_cpuid_maxval").mask)
+    np.wrmsr(msr.MISC_ENABLE, np.state.misc_enable & ~msr.bits(msr.MISC_ENABLE, "limit_cpuid_maxval").mask)
     largest = cpuid(np.platform, np.lp, 0x80000000).eax
     width = cpuid(np.platform, np.lp, 0x80000008).eax & 0xFF if largest >= 0x80000008 else 36
     np.set(physmask=(1 << width) - 1)
@@ -51,7 +51,7 @@ def read_seamrr(np: Np) -> None:
             MEASURED)
 def _size_10(np: Np, mask: int) -> int:
     """NP_SEAMLDR.size_10: 1.0 takes the complement of the mask."""
-    k = msr.MSRS[msr.TME_ACTIVATE].bit("tdx_reserved_keyid_bits").get(np.rdmsr(msr.TME_ACTIVATE))
+    k = msr.bits(msr.TME_ACTIVATE, "tdx_reserved_keyid_bits").get(np.rdmsr(msr.TME_ACTIVATE))
     width = np.state.physmask.bit_length()
     private = ((1 << k) - 1) << (width - k)
     return (~(mask | private | ~np.state.physmask) + 1) & MASK64

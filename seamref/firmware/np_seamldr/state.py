@@ -17,6 +17,7 @@ from seamref.arch.software import STUB, SoftwareFault
 from seamref.arch.structures import P_SYS_INFO_TABLE, SEAMEXTEND
 from seamref.firmware.acm import NP_SEAMLDR_BUILD
 from seamref.layout import Record
+from seamref.spec import MEASURED, implements
 
 if TYPE_CHECKING:
     from seamref.arch.platform import Platform
@@ -219,6 +220,8 @@ class Np:
 
     # --- memory: the module's own page tables hold its ACM, SEAMRR and the page of P_SYS_INFO_TABLE, 1:1
 
+    @implements("NP_SEAMLDR.own_tables", "every access goes through page tables of the module's own: its module, "
+                "SEAMRR and the page of P_SYS_INFO_TABLE; anything else is #PF", PAGING, MEASURED)
     def _reach(self, at: int, size: int, write: bool) -> None:
         state, lp = self.state, self.lp
         if state.base <= at <= self.end - size or self.sysinfo <= at <= self.end - size:
