@@ -34,7 +34,7 @@ def record(host: Host, data: bytes, schedule: Schedule = in_order) -> tuple[list
     pieces: list[Piece] = []
     running = iter(steps(host, schedule))
     while True:
-        state = control(host).state
+        state = min(control(host).state, UpdateState.DONE)
         try:
             done = next(running)
         except StopIteration:
