@@ -189,7 +189,7 @@ _HOST = ("the host's state decides here, not the status: tdx_module_shutdown() c
 
 CALLS: tuple[Advice, ...] = (
     # An update as Linux does it: whatever P-SEAMLDR says of its own state, the old module was shut down before.
-    Advice("CALL.install", "the update failed in SEAMLDR.INSTALL; P-SEAMLDR's reading below says why",
+    Advice("CALL.install", "the update failed in SEAMLDR.INSTALL, after Linux had shut the running module down",
            "reboot; then correct the file or the platform (python -m seamref verify names the row) before the next "
            "update", REBOOT, INSTALL, when=_linux, clauses=("UPDATE.states", "UPDATE.forget")),
     Advice("CALL.update", "the new module is installed and did not take the old one's state over",

@@ -219,8 +219,9 @@ def _wrong(link: Link, point: Point) -> Finding:
     said = point.said
     called = said.form.startswith("CALL.") and said.causes
     why = f"{_answer(said)}: {said.causes[0]}" if called else said.what
+    own = point.answer.readings[1].causes if said.form == "CALL.install" and len(point.answer.readings) > 1 else ()
     return Finding(link, Verdict.WRONG, point.line, why, said.advice, clauses=said.clauses,
-                   notes=said.causes[1:] if called else said.causes, form=said.form)
+                   notes=(*said.causes[1:], *own) if called else said.causes, form=said.form)
 
 
 def _answer(said: Explanation) -> str:
