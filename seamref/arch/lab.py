@@ -19,8 +19,8 @@ from seamref.arch.revision import SILICON, Revision
 from seamref.arch.seam import seamret
 from seamref.arch.software import Running, StepOutcome, make_stub, register_program
 from seamref.arch.structures import SEAMEXTEND
-from seamref.arch.vmcs import VMCS_SIZE, put
-from seamref.arch.vmx import NON_CANONICAL_RIP, current, vmptrld, vmxon
+from seamref.arch.vmcs import TRANSFER_MSRS, get, make_vmcs, put, transfer_fields
+from seamref.arch.vmx import current, vmptrld, vmxon
 from seamref.errors import SeamrefError
 
 if TYPE_CHECKING:
@@ -51,8 +51,6 @@ class Answer:
 
 def advance_rip(lp: Lp) -> None:
     """Software's half of SEAMCALL: move the saved RIP by the instruction length, end STI and MOV-SS blocking."""
-    from seamref.arch.vmcs import get
-
     data = current(lp).data
     put(data, "guest_rip", get(data, "guest_rip") + get(data, "exit_instruction_length"))
     put(data, "guest_interruptibility", get(data, "guest_interruptibility") & ~3)
@@ -63,26 +61,8 @@ register_program(Answer())
 
 def transfer_vmcs(platform: Platform, lp: Lp, cr3: int, rip: int = CODE) -> bytes:
     """A transfer VMCS as the loaders fill it (default1 controls, 64-bit host, guest RIP not canonical)."""
-    data = bytearray(VMCS_SIZE)
-    pin, proc, leave, enter = (platform.msr_value(lp, at) for at in (0x48D, 0x48E, 0x48F, 0x490))
-    values = {
-        "revision_id": platform.msr_value(lp, msr.VMX_BASIC) & 0x7FFFFFFF,
-        "pin_based": pin & 0xFFFFFFFF,
-        "proc_based": proc & 0xFFFFFFFF,
-        "exit_ctls": (leave & 0xFFFFFFFF | 0x573C1204) & leave >> 32,
-        "entry_ctls": (enter & 0xFFFFFFFF | 0x007EE004) & enter >> 32,
-        "guest_rip": NON_CANONICAL_RIP,
-        "host_cr0": 0x80010031 | platform.msr_value(lp, 0x486) & platform.msr_value(lp, 0x487),
-        "host_cr3": cr3,
-        "host_cr4": 0xB526A8 | platform.msr_value(lp, 0x488) & platform.msr_value(lp, 0x489),
-        "host_cs_selector": 0x08, "host_ss_selector": 0x10, "host_fs_selector": 0x18, "host_gs_selector": 0x18,
-        "host_tr_selector": 0x20,
-        "host_ia32_pat": 0x0006060606060606, "host_ia32_s_cet": 0x15, "host_ia32_efer": 0xD00,
-        "host_rip": rip,
-    }
-    for name, value in values.items():
-        put(data, name, value)
-    return bytes(data)
+    msrs = {address: platform.msr_value(lp, address) for address in TRANSFER_MSRS}
+    return make_vmcs({**transfer_fields(msrs), "host_cr3": cr3, "host_rip": rip})
 
 
 def vmm_vmcs(platform: Platform, lp: Lp) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from operator import attrgetter
 from typing import Any
 
 from seamref.arch.vmcs import NONE, CachedVmcs
@@ -55,20 +56,29 @@ _DEFAULTS: dict[str, Any] = {
     "efer": EFER_LME | EFER_LMA | EFER_NXE,
     "pat": 0x0007040600070406,
     "s_cet": 0,
-    "fs_base": 0,
-    "gs_base": 0,
+    "interrupt_ssp_table": 0,
+    "sysenter_cs": 0,
+    "sysenter_esp": 0,
+    "sysenter_eip": 0,
+    "perf_global_ctrl": 0,
+    "bndcfgs": 0,
+    "rtit_ctl": 0,
+    "lbr_ctl": 0,
+    "pkrs": 0,
+    "uinv": 0,
     "gdtr_base": 0,
     "gdtr_limit": 0xFFFF,
     "idtr_base": 0,
     "idtr_limit": 0xFFFF,
-    "cs_selector": 0x10,
-    "ds_selector": 0x18,
-    "es_selector": 0x18,
-    "ss_selector": 0x18,
-    "fs_selector": 0,
-    "gs_selector": 0,
-    "cs_l": True,
-    "cpl": 0,
+    "es_selector": 0x18, "es_base": 0, "es_limit": 0xFFFFFFFF, "es_ar": 0xC093,
+    "cs_selector": 0x10, "cs_base": 0, "cs_limit": 0xFFFFFFFF, "cs_ar": 0xA09B,
+    "ss_selector": 0x18, "ss_base": 0, "ss_limit": 0xFFFFFFFF, "ss_ar": 0xC093,
+    "ds_selector": 0x18, "ds_base": 0, "ds_limit": 0xFFFFFFFF, "ds_ar": 0xC093,
+    "fs_selector": 0, "fs_base": 0, "fs_limit": 0xFFFFFFFF, "fs_ar": 0x10000,
+    "gs_selector": 0, "gs_base": 0, "gs_limit": 0xFFFFFFFF, "gs_ar": 0x10000,
+    "ldtr_selector": 0, "ldtr_base": 0, "ldtr_limit": 0, "ldtr_ar": 0x10000,
+    "tr_selector": 0x40, "tr_base": 0, "tr_limit": 0x4087, "tr_ar": 0x8B,
+    "pending_debug": 0,
     "in_smm": False,
     "activity": Activity.ACTIVE,
     "vmx_on": False,
@@ -95,6 +105,10 @@ _DEFAULTS: dict[str, Any] = {
     "program": None,
     "program_state": None,
 }
+
+
+_ALL = attrgetter(*_DEFAULTS)
+_VALUES = attrgetter(*(name for name in _DEFAULTS if name not in ("activity", "program_state")))
 
 
 class Lp:
@@ -135,20 +149,53 @@ class Lp:
     efer: int
     pat: int
     s_cet: int
-    fs_base: int
-    gs_base: int
+    interrupt_ssp_table: int
+    sysenter_cs: int
+    sysenter_esp: int
+    sysenter_eip: int
+    perf_global_ctrl: int
+    bndcfgs: int
+    rtit_ctl: int
+    lbr_ctl: int
+    pkrs: int
+    uinv: int
     gdtr_base: int
     gdtr_limit: int
     idtr_base: int
     idtr_limit: int
-    cs_selector: int
-    ds_selector: int
     es_selector: int
+    es_base: int
+    es_limit: int
+    es_ar: int
+    cs_selector: int
+    cs_base: int
+    cs_limit: int
+    cs_ar: int
     ss_selector: int
+    ss_base: int
+    ss_limit: int
+    ss_ar: int
+    ds_selector: int
+    ds_base: int
+    ds_limit: int
+    ds_ar: int
     fs_selector: int
+    fs_base: int
+    fs_limit: int
+    fs_ar: int
     gs_selector: int
-    cs_l: bool
-    cpl: int
+    gs_base: int
+    gs_limit: int
+    gs_ar: int
+    ldtr_selector: int
+    ldtr_base: int
+    ldtr_limit: int
+    ldtr_ar: int
+    tr_selector: int
+    tr_base: int
+    tr_limit: int
+    tr_ar: int
+    pending_debug: int
     in_smm: bool
     activity: Activity
     vmx_on: bool
@@ -196,9 +243,29 @@ class Lp:
         other.vmcs_cache = {at: vmcs.copy() for at, vmcs in self.vmcs_cache.items()}
         other._owner = None
         other._digest = None
-        for name in _DEFAULTS:
-            setattr(other, name, getattr(self, name))
+        for name, value in zip(_DEFAULTS, _ALL(self), strict=True):
+            setattr(other, name, value)
         return other
+
+    # --- two bits of the access rights that software looks at (SDM vol. 3A sections 3.4.5 and 5.5)
+
+    @property
+    def cs_l(self) -> bool:
+        """CS.L: 64-bit code while EFER.LMA is 1.  Setting it makes CS.D the opposite."""
+        return bool(self.cs_ar & 1 << 13)
+
+    @cs_l.setter
+    def cs_l(self, on: bool) -> None:
+        self.cs_ar = self.cs_ar & ~(3 << 13) | (1 << 13 if on else 1 << 14)
+
+    @property
+    def cpl(self) -> int:
+        """Current privilege level: the DPL of SS."""
+        return self.ss_ar >> 5 & 3
+
+    @cpl.setter
+    def cpl(self, level: int) -> None:
+        self.ss_ar = self.ss_ar & ~(3 << 5) | level << 5
 
     # --- predicates in the documents' words
 
@@ -233,12 +300,11 @@ class Lp:
 
     def state(self) -> tuple[Any, ...]:
         """Everything that distinguishes two processors' states, in a canonical order."""
-        values = [getattr(self, name) for name in _DEFAULTS if name not in ("activity", "program_state")]
         return (
             self.id,
             self.is_bsp,
             self.activity.value,
-            *values,
+            *_VALUES(self),
             repr(self.program_state),
             tuple(sorted(self.msrs.items())),
             tuple((at, v.launched, v.in_SEAM, bytes(v.data)) for at, v in sorted(self.vmcs_cache.items())),

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from seamref.arch.areas import is_canonical
 from seamref.arch.lp import Lp
 from seamref.arch.memory import Agent, get_agent
 from seamref.arch.outcome import Fault, Vector
-from seamref.arch.vmx import is_canonical
 from seamref.spec import clause, implements
 
 if TYPE_CHECKING:

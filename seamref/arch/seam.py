@@ -291,9 +291,7 @@ def _leave_SEAM(platform: Platform, lp: Lp) -> Left:
     transfer = current(lp).data
     load_guest_state(lp, transfer)
     blocking = get(transfer, "guest_interruptibility")
-    lp.sti_blocking, lp.mov_ss_blocking = bool(blocking & 1), bool(blocking & 2)
     lp.smi_inhibit, lp.nmi_inhibit = bool(blocking & 4), bool(blocking & 8)
-    lp.monitor_armed = False
     lp.current_vmcs = get(transfer, "vmcs_link_pointer")
     lost = False
     target = Target.P_SEAMLDR if lp.inP_SEAMLDR else Target.MODULE

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, assert_never
 
 from seamref.arch import msr
 from seamref.arch.acm import ACM_HEADER, HEADERS, signed_bytes
+from seamref.arch.areas import is_canonical
 from seamref.arch.events import Delivered, Discarded, EventKind, raise_event
 from seamref.arch.lp import (
     CR0_CD,
@@ -36,7 +37,7 @@ from seamref.arch.software import ENDBR64_JMP, STUB, MemoryFault, Port, Running,
 from seamref.arch.store import Store
 from seamref.arch.structures import SEAMEXTEND
 from seamref.arch.trace import InstructionEnded, WentDown
-from seamref.arch.vmx import is_canonical, vm_exit
+from seamref.arch.vmx import vm_exit
 from seamref.errors import LayoutError, NotModelled, SeamrefError
 from seamref.spec import CHOSEN, MEASURED, STATED, Check, CheckTable, clause, implements
 

@@ -6,6 +6,7 @@ The byte offsets of a VMCS region are implementation specific.  Those that the l
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from struct import Struct
 
@@ -64,48 +65,62 @@ _MEASURED = (
 )
 _CHOSEN = (
     ("launch_state", _NO, 4, 0x008),
+    ("host_es_selector", 0x0C00, 2, 0x0C0),
+    ("host_ds_selector", 0x0C06, 2, 0x0C6),
     ("vmcs_link_pointer", 0x2800, 8, 0x800),
     ("exit_reason", 0x4402, 4, 0x808),
     ("vm_instruction_error", 0x4400, 4, 0x80C),
     ("exit_qualification", 0x6400, 8, 0x810),
     ("exit_instruction_length", 0x440C, 4, 0x818),
-    ("guest_interruptibility", 0x4824, 4, 0x81C),
-    ("guest_rflags", 0x6820, 8, 0x820),
-    ("guest_debugctl", 0x2802, 8, 0x828),
-    ("guest_pending_debug", 0x6822, 8, 0x830),
-    ("guest_rsp", 0x681C, 8, 0x838),
-    ("guest_cr0", 0x6800, 8, 0x840),
-    ("guest_cr3", 0x6802, 8, 0x848),
-    ("guest_cr4", 0x6804, 8, 0x850),
-    ("guest_dr7", 0x681A, 8, 0x858),
-    ("guest_fs_base", 0x680E, 8, 0x860),
-    ("guest_gs_base", 0x6810, 8, 0x868),
-    ("guest_gdtr_base", 0x6816, 8, 0x870),
-    ("guest_idtr_base", 0x6818, 8, 0x878),
-    ("guest_ia32_pat", 0x2804, 8, 0x880),
-    ("guest_ia32_efer", 0x2806, 8, 0x888),
-    ("guest_cs_ar", 0x4816, 4, 0x890),
-    ("guest_ss_ar", 0x4818, 4, 0x894),
-    ("guest_ssp", 0x682A, 8, 0x898),
-    ("guest_ia32_s_cet", 0x6828, 8, 0x8A0),
-    ("secondary_proc_based", 0x401E, 4, 0x8A8),
-    ("td_keyid", 0x4026, 4, 0x8AC),
-    ("tertiary_proc_based", 0x2034, 8, 0x8B0),
-    ("eptp", 0x201A, 8, 0x8B8),
-    ("shared_eptp", 0x203C, 8, 0x8C0),
-    ("vpid", 0x0000, 4, 0x8C8),
-    ("entry_msr_load_count", 0x4014, 4, 0x8CC),
-    ("entry_msr_load_address", 0x200A, 8, 0x8D0),
-    ("guest_activity_state", 0x4826, 4, 0x8D8),
-    ("guest_cs_selector", 0x0802, 4, 0x8DC),
-    ("exit_interruption_info", 0x4404, 4, 0x8E0),
-    ("guest_physical_address", 0x2400, 8, 0x8E8),
-    ("guest_ss_selector", 0x0804, 4, 0x8F0),
-    ("guest_fs_selector", 0x0808, 4, 0x8F4),
-    ("guest_gs_selector", 0x080A, 4, 0x8F8),
+    ("secondary_proc_based", 0x401E, 4, 0x81C),
+    ("tertiary_proc_based", 0x2034, 8, 0x820),
+    ("eptp", 0x201A, 8, 0x828),
+    ("shared_eptp", 0x203C, 8, 0x830),
+    ("td_keyid", 0x4026, 4, 0x838),
+    ("vpid", 0x0000, 4, 0x83C),
+    ("entry_msr_load_address", 0x200A, 8, 0x840),
+    ("entry_msr_load_count", 0x4014, 4, 0x848),
+    ("exit_interruption_info", 0x4404, 4, 0x84C),
+    ("guest_physical_address", 0x2400, 8, 0x850),
+    ("host_perf_global_ctrl", 0x2C04, 8, 0x880),
+    ("host_pkrs", 0x2C06, 8, 0x888),
+    ("host_tr_base", 0x6C0A, 8, 0x890),
+    ("host_sysenter_esp", 0x6C10, 8, 0x898),
+    ("host_sysenter_eip", 0x6C12, 8, 0x8A0),
+    ("host_interrupt_ssp_table", 0x6C1C, 8, 0x8A8),
+    ("host_sysenter_cs", 0x4C00, 4, 0x8B0),
 )
+GUEST_AREA = 0x900
+"""Offset of the guest-state area but for the RIP: what a VM exit saves lies in one piece (*chosen*)."""
+_SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr")
+_GUEST = (
+    # name, encoding, size: 64-bit and natural-width fields first, so that every field is aligned
+    ("guest_rsp", 0x681C, 8), ("guest_rflags", 0x6820, 8),
+    ("guest_cr0", 0x6800, 8), ("guest_cr3", 0x6802, 8), ("guest_cr4", 0x6804, 8), ("guest_dr7", 0x681A, 8),
+    *((f"guest_{name}_base", 0x6806 + 2 * i, 8) for i, name in enumerate(_SEGMENTS)),
+    ("guest_gdtr_base", 0x6816, 8), ("guest_idtr_base", 0x6818, 8), ("guest_pending_debug", 0x6822, 8),
+    ("guest_sysenter_esp", 0x6824, 8), ("guest_sysenter_eip", 0x6826, 8),
+    ("guest_ia32_s_cet", 0x6828, 8), ("guest_ssp", 0x682A, 8), ("guest_interrupt_ssp_table", 0x682C, 8),
+    ("guest_debugctl", 0x2802, 8), ("guest_ia32_pat", 0x2804, 8), ("guest_ia32_efer", 0x2806, 8),
+    ("guest_perf_global_ctrl", 0x2808, 8), ("guest_bndcfgs", 0x2812, 8), ("guest_rtit_ctl", 0x2814, 8),
+    ("guest_lbr_ctl", 0x2816, 8), ("guest_pkrs", 0x2818, 8),
+    *((f"guest_{name}_limit", 0x4800 + 2 * i, 4) for i, name in enumerate(_SEGMENTS)),
+    ("guest_gdtr_limit", 0x4810, 4), ("guest_idtr_limit", 0x4812, 4),
+    *((f"guest_{name}_ar", 0x4814 + 2 * i, 4) for i, name in enumerate(_SEGMENTS)),
+    ("guest_interruptibility", 0x4824, 4), ("guest_activity_state", 0x4826, 4), ("guest_sysenter_cs", 0x482A, 4),
+    *((f"guest_{name}_selector", 0x0800 + 2 * i, 2) for i, name in enumerate(_SEGMENTS)),
+    ("guest_uinv", 0x0814, 2),
+)
+
+
+def _in_one_piece(at: int) -> Iterator[tuple[str, int, int, int]]:
+    for name, encoding, size in _GUEST:
+        yield name, encoding, size, at
+        at += size
+
+
 FIELDS: tuple[VmcsField, ...] = tuple(VmcsField(*row, MEASURED) for row in _MEASURED) + tuple(
-    VmcsField(*row, CHOSEN) for row in _CHOSEN
+    VmcsField(*row, CHOSEN) for row in (*_CHOSEN, *_in_one_piece(GUEST_AREA))
 )
 BY_NAME = {field.name: field for field in FIELDS}
 BY_ENCODING = {field.encoding: field for field in FIELDS if field.encoding != _NO}
@@ -123,6 +138,55 @@ def put(region: bytearray, name: str, value: int) -> None:
     """Replace a field of a VMCS region; wider values are cut as a VMWRITE of a narrower field does."""
     packed, offset = _SLOT[name]
     packed.pack_into(region, offset, value & ((1 << 8 * packed.size) - 1))
+
+
+# --- what the loaders preset in a transfer VMCS (PSL seam_vmcs_setup.c, NPS vmcs64.c)
+
+NON_CANONICAL_RIP = 0x1000000000000000
+"""Guest RIP preset in a transfer VMCS, so that SEAMRET without a preceding SEAMCALL cannot enter."""
+
+HOST_CR0, HOST_CR4 = 0x80010031, 0xB526A8
+EXIT_CONTROLS, ENTRY_CONTROLS = 0x573C1204, 0x007EE004
+HOST_PAT, HOST_S_CET, HOST_EFER = 0x0006060606060606, 0x15, 0xD00
+HOST_SELECTORS: Mapping[str, int] = {"cs": 0x08, "ss": 0x10, "fs": 0x18, "gs": 0x18, "tr": 0x20}
+
+CONTROL_MSRS = (0x48D, 0x48E, 0x48F, 0x490)
+TRANSFER_MSRS = (0x480, 0x486, 0x487, 0x488, 0x489, *CONTROL_MSRS)
+"""The capability MSRs that the presets depend on, in the order in which the loaders read them."""
+
+
+def default_controls(msrs: Mapping[int, int]) -> dict[str, int]:
+    """Controls from the VMX capability MSRs (address -> value): default1 bits, and of the wanted ones those allowed."""
+    low = 0xFFFFFFFF
+    return {
+        "exit_ctls": (msrs[0x48F] & low | EXIT_CONTROLS) & msrs[0x48F] >> 32,
+        "entry_ctls": (msrs[0x490] & low | ENTRY_CONTROLS) & msrs[0x490] >> 32,
+        "pin_based": msrs[0x48D] & low,
+        "proc_based": msrs[0x48E] & low,
+    }
+
+
+def transfer_fields(msrs: Mapping[int, int]) -> dict[str, int]:
+    """Fields of a transfer VMCS that do not depend on where its software lies; ``msrs``: TRANSFER_MSRS -> value."""
+    return {
+        "revision_id": msrs[0x480] & 0x7FFFFFFF,
+        "guest_rip": NON_CANONICAL_RIP,
+        "host_cr0": HOST_CR0 | (msrs[0x486] & msrs[0x487]),
+        "host_cr4": HOST_CR4 | (msrs[0x488] & msrs[0x489]),
+        **{f"host_{name}_selector": value for name, value in HOST_SELECTORS.items()},
+        "host_ia32_pat": HOST_PAT,
+        "host_ia32_s_cet": HOST_S_CET,
+        "host_ia32_efer": HOST_EFER,
+        **default_controls(msrs),
+    }
+
+
+def make_vmcs(fields: Mapping[str, int]) -> bytes:
+    """A VMCS region with these fields, all else zero."""
+    region = bytearray(VMCS_SIZE)
+    for name, value in fields.items():
+        put(region, name, value)
+    return bytes(region)
 
 
 def field_of(encoding: int) -> VmcsField:

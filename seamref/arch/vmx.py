@@ -12,13 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, assert_never
 
-from seamref.arch.lp import (
-    CR4_VMXE,
-    EFER_LMA,
-    EFER_LME,
-    RFLAGS_RESET,
-    Lp,
+from seamref.arch.areas import (
+    IA32E_GUEST,
+    bad_guest_field,
+    bad_host_field,
+    load_guest,
+    load_host,
+    save_guest,
 )
+from seamref.arch.lp import CR4_VMXE, EFER_LMA, Activity, Lp
 from seamref.arch.memory import Agent
 from seamref.arch.msr import VMX_BASIC
 from seamref.arch.outcome import (
@@ -42,9 +44,6 @@ from seamref.spec import CHOSEN, Check, CheckTable, clause, implements
 
 if TYPE_CHECKING:
     from seamref.arch.platform import Platform
-
-NON_CANONICAL_RIP = 0x1000000000000000
-"""Guest RIP preset in a transfer VMCS, so that SEAMRET without a preceding SEAMCALL cannot enter."""
 
 UD = Fault(Vector.UD, None, "")
 GP0 = Fault(Vector.GP, 0, "")
@@ -217,29 +216,21 @@ def bad_td_controls(platform: Platform, lp: Lp) -> bool:
     return not ept_on or bool(shared & 0xFFF) or shared >> platform.config.maxpa != 0
 
 
-def is_canonical(address: int, width: int = 48) -> bool:
-    """Bits 63:width-1 all equal."""
-    top = address >> (width - 1)
-    return top in (0, (1 << (65 - width)) - 1)
-
-
 def bad_host_state(platform: Platform, lp: Lp) -> bool:
-    """The host-state checks that matter here: canonical RIP and bases, CR4.VMXE, selectors with TI=RPL=0, CS, TR."""
+    """The host-state checks (SDM vol. 3C sections 27.2.2 to 27.2.4): the rows' own demands, CR4.VMXE, the width of
+    CR3, CS and TR not null."""
     data = current(lp).data
-    if not all(is_canonical(get(data, name)) for name in ("host_rip", "host_fs_base", "host_gs_base")):
+    if bad_host_field(data) is not None:
         return True
     if not get(data, "host_cr4") & CR4_VMXE or get(data, "host_cr3") >> platform.config.maxpa:
         return True
-    if get(data, "host_cs_selector") == 0 or get(data, "host_tr_selector") == 0:
-        return True
-    return any(get(data, f"host_{s}_selector") & 7 for s in ("cs", "ss", "fs", "gs", "tr"))
+    return get(data, "host_cs_selector") == 0 or get(data, "host_tr_selector") == 0
 
 
 def bad_guest_state(platform: Platform, lp: Lp) -> bool:
-    """The guest-state checks that matter here: canonical RIP, RFLAGS bit 1 set and its reserved bits clear."""
+    """The guest-state checks (SDM vol. 3C section 27.3.1): the rows' own demands, and an activity state there is."""
     data = current(lp).data
-    rflags = get(data, "guest_rflags")
-    return not is_canonical(get(data, "guest_rip")) or not rflags & 2 or bool(rflags & 0xFFFFFFFFFFC08028)
+    return bad_guest_field(data) is not None or get(data, "guest_activity_state") >= len(ACTIVITIES)
 
 
 VMLAUNCH = _entry_rows("VMLAUNCH", False, VmxError.VMLAUNCH_NON_CLEAR_VMCS)
@@ -303,87 +294,36 @@ def flush(platform: Platform, lp: Lp, pointer: int, why: str) -> None:
 # --- VM exit and VM entry
 
 
-def save_guest_state(lp: Lp, data: bytearray) -> None:
-    """Store the interrupted context into the guest-state area, as the exit controls of these VMCSs demand."""
-    put(data, "guest_rip", lp.rip)
-    put(data, "guest_rsp", lp.rsp)
-    put(data, "guest_rflags", lp.rflags)
-    put(data, "guest_cr0", lp.cr0)
-    put(data, "guest_cr3", lp.cr3)
-    put(data, "guest_cr4", lp.cr4)
-    put(data, "guest_dr7", lp.dr7)
-    put(data, "guest_debugctl", lp.debugctl)
-    put(data, "guest_ia32_pat", lp.pat)
-    put(data, "guest_ia32_efer", lp.efer)
-    put(data, "guest_ia32_s_cet", lp.s_cet)
-    put(data, "guest_ssp", lp.ssp)
-    put(data, "guest_fs_base", lp.fs_base)
-    put(data, "guest_gs_base", lp.gs_base)
-    put(data, "guest_gdtr_base", lp.gdtr_base)
-    put(data, "guest_idtr_base", lp.idtr_base)
-    put(data, "guest_cs_selector", lp.cs_selector)
-    put(data, "guest_ss_selector", lp.ss_selector)
-    put(data, "guest_fs_selector", lp.fs_selector)
-    put(data, "guest_gs_selector", lp.gs_selector)
-    put(data, "guest_cs_ar", 0x809B | lp.cs_l << 13)
-    put(data, "guest_ss_ar", 0xC093 | lp.cpl << 5)
+ACTIVITIES = (Activity.ACTIVE, Activity.HLT, Activity.SHUTDOWN, Activity.WAIT_FOR_SIPI)
+"""Activity states by their number in the VMCS (section 25.4.2)."""
+
+
+def save_guest_state(lp: Lp, data: bytearray, *, by_instruction: bool = True) -> None:
+    """Store the interrupted context: the guest-state area's rows, activity, and "IA-32e mode guest" := EFER.LMA.
+
+    ``by_instruction``: pending debug exceptions are saved as clear (section 28.3.4).
+    """
+    save_guest(lp, data)
+    if by_instruction:
+        put(data, "guest_pending_debug", 0)
+    put(data, "guest_activity_state", ACTIVITIES.index(lp.activity))
     entry = get(data, "entry_ctls")
-    put(data, "entry_ctls", entry | 1 << 9 if lp.efer & EFER_LMA else entry & ~(1 << 9))
+    put(data, "entry_ctls", entry | 1 << IA32E_GUEST if lp.efer & EFER_LMA else entry & ~(1 << IA32E_GUEST))
 
 
 def load_guest_state(lp: Lp, data: bytearray) -> None:
-    """Load what :func:`save_guest_state` stored."""
-    lp.rip = get(data, "guest_rip")
-    lp.rsp = get(data, "guest_rsp")
-    lp.rflags = get(data, "guest_rflags")
-    lp.cr0 = get(data, "guest_cr0")
-    lp.cr3 = get(data, "guest_cr3")
-    lp.cr4 = get(data, "guest_cr4")
-    lp.dr7 = get(data, "guest_dr7")
-    lp.debugctl = get(data, "guest_debugctl")
-    lp.pat = get(data, "guest_ia32_pat")
-    lp.efer = get(data, "guest_ia32_efer")
-    lp.s_cet = get(data, "guest_ia32_s_cet")
-    lp.ssp = get(data, "guest_ssp")
-    lp.fs_base = get(data, "guest_fs_base")
-    lp.gs_base = get(data, "guest_gs_base")
-    lp.gdtr_base = get(data, "guest_gdtr_base")
-    lp.idtr_base = get(data, "guest_idtr_base")
-    lp.cs_selector = get(data, "guest_cs_selector")
-    lp.ss_selector = get(data, "guest_ss_selector")
-    lp.fs_selector = get(data, "guest_fs_selector")
-    lp.gs_selector = get(data, "guest_gs_selector")
-    lp.cs_l = bool(get(data, "guest_cs_ar") >> 13 & 1)
-    lp.cpl = get(data, "guest_ss_ar") >> 5 & 3
+    """Load the guest-state area's rows, the activity state, and blocking by STI and MOV-SS."""
+    load_guest(lp, data)
+    lp.activity = ACTIVITIES[get(data, "guest_activity_state")]
+    blocking = get(data, "guest_interruptibility")
+    lp.sti_blocking, lp.mov_ss_blocking = bool(blocking & 1), bool(blocking & 2)
+    lp.monitor_armed = False
 
 
 def load_host_state(lp: Lp, data: bytearray) -> None:
-    """Load the host-state area: CPL 0, 64-bit, RFLAGS 2, DR7 400H, DEBUGCTL 0 (SDM vol. 3C section 28.5)."""
-    lp.rip = get(data, "host_rip")
-    lp.rsp = get(data, "host_rsp")
-    lp.ssp = get(data, "host_ssp")
-    lp.rflags = RFLAGS_RESET
-    lp.cr0 = get(data, "host_cr0")
-    lp.cr3 = get(data, "host_cr3")
-    lp.cr4 = get(data, "host_cr4")
-    lp.dr7 = 0x400
-    lp.debugctl = 0
-    lp.pat = get(data, "host_ia32_pat") or lp.pat
-    lp.efer = get(data, "host_ia32_efer") or EFER_LME | EFER_LMA
-    lp.s_cet = get(data, "host_ia32_s_cet")
-    lp.fs_base = get(data, "host_fs_base")
-    lp.gs_base = get(data, "host_gs_base")
-    lp.gdtr_base = get(data, "host_gdtr_base")
-    lp.gdtr_limit = lp.idtr_limit = 0xFFFF
-    lp.idtr_base = get(data, "host_idtr_base")
-    lp.cs_selector = get(data, "host_cs_selector")
-    lp.ss_selector = get(data, "host_ss_selector")
-    lp.fs_selector = get(data, "host_fs_selector")
-    lp.gs_selector = get(data, "host_gs_selector")
-    lp.cs_l = True
-    lp.cpl = 0
-    lp.mov_ss_blocking = lp.sti_blocking = False
-    lp.monitor_armed = False
+    """Load the host-state area and what an exit sets whatever it says; the processor is active."""
+    load_host(lp, data)
+    lp.activity = Activity.ACTIVE
 
 
 @implements("VMX.exit")
@@ -400,7 +340,7 @@ def vm_exit(platform: Platform, lp: Lp, exit: VmExit, length: int = 0, interrupt
     put(data, "exit_instruction_length", length)
     put(data, "exit_interruption_info", interruption)
     put(data, "guest_interruptibility", lp.sti_blocking | lp.mov_ss_blocking << 1 | lp.nmi_inhibit << 3)
-    save_guest_state(lp, data)
+    save_guest_state(lp, data, by_instruction=length > 0)
     load_host_state(lp, data)
     lp.non_root = False
     return exit
@@ -415,8 +355,6 @@ def _enter(platform: Platform, lp: Lp, name: str) -> VmEntryOutcome:
         load_host_state(lp, data)
         return failed
     load_guest_state(lp, data)
-    lp.sti_blocking = bool(get(data, "guest_interruptibility") & 1)
-    lp.mov_ss_blocking = bool(get(data, "guest_interruptibility") & 2)
     lp.non_root = True
     current(lp).launched = True
     return Guest(f"{name}.host")

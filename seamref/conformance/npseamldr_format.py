@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from seamref.arch.structures import P_SYS_INFO_TABLE, SEAMEXTEND
+from seamref.arch.vmcs import TRANSFER_MSRS
 from seamref.conformance import recipes
 from seamref.conformance.pseamldr_format import VMCS_COMMON, VMCS_PER_LP
 from seamref.conformance.reading import (
@@ -35,7 +36,6 @@ from seamref.conformance.reading import (
 )
 from seamref.firmware.acm import P_SEAMLDR_CONSTS
 from seamref.pseamldr.api import PAGE
-from seamref.pseamldr.vmcs_setup import VMX_MSRS
 
 MAX_IMAGE = 1 << 20
 MAX_PAGES = 1 << 18
@@ -48,7 +48,7 @@ CONSTS = tuple(name for name in ("CDataStackSize", "CCodeRgnSize", "CDataRgnSize
                                  "CKeyholeEditRgnSize", "CEntryPointOffset"))
 assert all(P_SEAMLDR_CONSTS.resolve(name) for name in CONSTS)
 STATE_MSRS = (0x8B, 0x1A0, 0x151, 0x302, 0x503, 0x1400, 0x1401)
-MSRS = (*STATE_MSRS, *VMX_MSRS)
+MSRS = (*STATE_MSRS, *TRANSFER_MSRS)
 AFTER_MSRS = (0x8B, 0x1A0, 0x151, 0x302, 0x1400, 0x1401)
 REGISTERS = ("rax", "rbx", "r8", "r9", "rdx", "cr4", "rflags", "cs", "ds", "es", "fs", "gs", "ss", "gdtr_limit",
              "gdtr_base", "idtr_limit", "idtr_base", "cr0_bits", "rip", "cr3")

@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any
 
 from seamref.arch.structures import SEAMEXTEND, SYS_INFO_TABLE
+from seamref.arch.vmcs import TRANSFER_MSRS
 from seamref.conformance import recipes
 from seamref.conformance.reading import (
     M64,
@@ -43,7 +44,6 @@ from seamref.pseamldr.build import Build
 from seamref.pseamldr.lab import LEAST_RANGE_SIZE
 from seamref.pseamldr.memory_constants import MemoryConstants
 from seamref.pseamldr.sigstruct import SEAM_SIGSTRUCT
-from seamref.pseamldr.vmcs_setup import VMX_MSRS
 
 MIB = 1 << 20
 MAX_LPS = 4096
@@ -268,8 +268,8 @@ def _check_platform(value: Any, path: str) -> int:
         u64(p["reserved_seed"], at["reserved_seed"])
     msrs = any_mapping(p["vmx_msrs"], at["vmx_msrs"])
     addresses = [hex_key(name, at["vmx_msrs"]) for name in msrs]
-    if sorted(addresses) != sorted(VMX_MSRS):
-        raise FormatError(at["vmx_msrs"], "must be the MSRs " + ", ".join(f"0x{a:x}" for a in sorted(VMX_MSRS)))
+    if sorted(addresses) != sorted(TRANSFER_MSRS):
+        raise FormatError(at["vmx_msrs"], "must be the MSRs " + ", ".join(f"0x{a:x}" for a in sorted(TRANSFER_MSRS)))
     for name, item in msrs.items():
         u64(item, f"{at['vmx_msrs']}.{name}")
     for name in ("misc_enable", "spec_ctrl"):

@@ -19,13 +19,12 @@ from seamref.arch.platform import VMX_MSRS as SERVER_VMX_MSRS
 from seamref.arch.platform import Platform, PlatformConfig, Topology
 from seamref.arch.software import P_SEAMLDR_PROGRAM, Port, SeamRun, call, make_stub
 from seamref.arch.structures import P_SYS_INFO_TABLE, SEAMEXTEND
-from seamref.arch.vmcs import VMCS_SIZE, put
+from seamref.arch.vmcs import TRANSFER_MSRS, make_vmcs, transfer_fields
 from seamref.pseamldr.api import PAGE, Leaf, Recoverability, Status
 from seamref.pseamldr.build import Build
 from seamref.pseamldr.data import P_SEAMLDR_DATA
 from seamref.pseamldr.memory_map import CODE, ModuleRegion, Tables
 from seamref.pseamldr.program import P_SEAMLDR
-from seamref.pseamldr.vmcs_setup import VMX_MSRS, common_fields
 
 if TYPE_CHECKING:
     from seamref.arch.lp import Lp
@@ -89,15 +88,12 @@ def load_p_seamldr(platform: Platform, build: Build, sysinfo: Mapping[str, Any])
 
 
 def _transfer_vmcs(platform: Platform, lp: Lp, root: int) -> bytes:
-    vmcs = bytearray(VMCS_SIZE)
-    msrs = {address: platform.msr_value(lp, address) for address in VMX_MSRS}
-    for name, value in {
-        **common_fields(msrs), "host_cr3": root, "host_rip": LINEAR["code"], "host_fs_base": LINEAR["sysinfo"],
+    msrs = {address: platform.msr_value(lp, address) for address in TRANSFER_MSRS}
+    return make_vmcs({
+        **transfer_fields(msrs), "host_cr3": root, "host_rip": LINEAR["code"], "host_fs_base": LINEAR["sysinfo"],
         "host_gs_base": LINEAR["data"], "host_rsp": LINEAR["stack"] + STACK_SIZE - PAGE - 8,
         "host_ssp": LINEAR["stack"] + STACK_SIZE - 8,
-    }.items():
-        put(vmcs, name, value)
-    return bytes(vmcs)
+    })
 
 
 def platform(

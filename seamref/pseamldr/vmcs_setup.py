@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from seamref.arch.msr import VMX_BASIC, bits
-from seamref.arch.vmcs import get, put
-from seamref.arch.vmx import NON_CANONICAL_RIP
+from seamref.arch.vmcs import TRANSFER_MSRS, get, put, transfer_fields
 from seamref.pseamldr.api import PAGE
 from seamref.pseamldr.build import R10
 from seamref.pseamldr.memory_constants import MemoryConstants
@@ -15,33 +14,11 @@ from seamref.spec import MEASURED, implements
 
 _SRC = "PSL src/common/data_structures/seam_vmcs_setup.c"
 
-CR0, CR4 = 0x80010031, 0xB526A8
-EXIT_CONTROLS, ENTRY_CONTROLS = 0x573C1204, 0x007EE004
-HOST_PAT, HOST_S_CET, HOST_EFER = 0x0006060606060606, 0x15, 0xD00
-SELECTORS = {"cs": 0x08, "ss": 0x10, "fs": 0x18, "gs": 0x18, "tr": 0x20}
-
-VMX_MSRS = (0x480, 0x486, 0x487, 0x488, 0x489, 0x48D, 0x48E, 0x48F, 0x490)
-"""The capability MSRs that are read, in order."""
-
 
 @implements("VMCS.common", "controls and host state that do not depend on where the module lies", _SRC, MEASURED)
 def common_fields(msrs: Mapping[int, int]) -> dict[str, int]:
     """VMCS.common: field values from the VMX capability MSRs (address -> value)."""
-    low = 0xFFFFFFFF
-    return {
-        "revision_id": msrs[0x480] & 0x7FFFFFFF,
-        "guest_rip": NON_CANONICAL_RIP,
-        "host_cr0": CR0 | (msrs[0x486] & msrs[0x487]),
-        "host_cr4": CR4 | (msrs[0x488] & msrs[0x489]),
-        **{f"host_{name}_selector": value for name, value in SELECTORS.items()},
-        "host_ia32_pat": HOST_PAT,
-        "host_ia32_s_cet": HOST_S_CET,
-        "host_ia32_efer": HOST_EFER,
-        "exit_ctls": (msrs[0x48F] & low | EXIT_CONTROLS) & msrs[0x48F] >> 32,
-        "entry_ctls": (msrs[0x490] & low | ENTRY_CONTROLS) & msrs[0x490] >> 32,
-        "pin_based": msrs[0x48D] & low,
-        "proc_based": msrs[0x48E] & low,
-    }
+    return transfer_fields(msrs)
 
 
 def module_fields(plan: MemoryConstants, rip_offset: int, revision: str) -> dict[str, int]:
@@ -68,7 +45,7 @@ def set_up_vmcss(
 
     A region size that ends before a field loses it in every VMCS but the first.
     """
-    msrs = {address: rdmsr(address) for address in VMX_MSRS}
+    msrs = {address: rdmsr(address) for address in TRANSFER_MSRS}
     base, count = plan.seamrr_base + PAGE, plan.num_addressable_lps
     size = bits(VMX_BASIC, "region_size").get(msrs[VMX_BASIC])
     beyond = max(size - PAGE, 0) if count > 1 else 0  # a region size above 4096 makes the last copy run over the area

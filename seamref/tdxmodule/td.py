@@ -15,7 +15,7 @@ from seamref.arch.msr import wrmsr
 from seamref.arch.outcome import Done
 from seamref.arch.software import Ud2
 from seamref.arch.trace import Step
-from seamref.arch.vmcs import VMCS_SIZE, put
+from seamref.arch.vmcs import CONTROL_MSRS, default_controls, make_vmcs
 from seamref.arch.vmx import vmclear, vmptrld
 from seamref.errors import NotModelled
 from seamref.spec import CHOSEN, Check, CheckTable, implements
@@ -673,23 +673,16 @@ RESET_VECTOR = 0xFFFFFFF0
 @implements("VP.INIT.vmcs", "controls at default1 with EPT, guest at the reset vector, RCX and R8 = the operand", _N)
 def _build_vmcs(c: Call, tdr: View, tdcs: View) -> bytes:
     """VP.INIT.vmcs: 64-bit from the start and GPA = linear address (*chosen*: guest paging is not modelled)."""
-    pin, proc, leave, enter = (msr_of(c, at) for at in (0x48D, 0x48E, 0x48F, 0x490))
-    data = bytearray(VMCS_SIZE)
-    values = {
+    controls = default_controls({at: msr_of(c, at) for at in CONTROL_MSRS})
+    return make_vmcs({
         "revision_id": msr_of(c, 0x480) & 0x7FFFFFFF,
-        "pin_based": pin & 0xFFFFFFFF,
-        "proc_based": proc & 0xFFFFFFFF | 1 << 31,
+        **controls, "proc_based": controls["proc_based"] | 1 << 31,
         "secondary_proc_based": 2,
-        "exit_ctls": (leave & 0xFFFFFFFF | 0x573C1204) & leave >> 32,
-        "entry_ctls": (enter & 0xFFFFFFFF | 0x007EE004) & enter >> 32,
         "eptp": tdcs.num("eptp"), "td_keyid": tdr.num("hkid"), "vmcs_link_pointer": (1 << 64) - 1,
         "guest_rip": RESET_VECTOR, "guest_rflags": 2, "guest_cr0": 0x80010031, "guest_cr4": 0x2040 | 0x20,
         "guest_ia32_efer": 0xD00, "guest_cs_ar": 0xA09B, "guest_ss_ar": 0xC093, "guest_dr7": 0x400,
         "guest_ia32_pat": 0x0007040600070406,
-    }
-    for name, value in values.items():
-        put(data, name, value)
-    return bytes(data)
+    })
 
 
 @implements("VP.INIT.effect", "VMCS built, associated with this processor, LAST_SEAMDB_INDEX = the module's; READY", _N)

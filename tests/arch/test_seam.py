@@ -36,8 +36,8 @@ from seamref.arch.revision import (
 )
 from seamref.arch.seam import SEAMCALL, SEAMRET, TDCALL, SeamcallState, seamcall, seamret, tdcall
 from seamref.arch.trace import InstructionEnded, ModeChanged, MutexChanged, VmcsFlushed
-from seamref.arch.vmcs import NONE, get, put
-from seamref.arch.vmx import NON_CANONICAL_RIP, current, vmlaunch, vmptrld, vmresume
+from seamref.arch.vmcs import NON_CANONICAL_RIP, NONE, get, put
+from seamref.arch.vmx import current, vmlaunch, vmptrld, vmresume
 from seamref.errors import SeamrefError
 
 P = 1 << 63

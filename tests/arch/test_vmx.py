@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from seamref.arch import lab, vmx
+from seamref.arch import areas, lab
 from seamref.arch.lp import CF, CR4_VMXE, ZF, Mode
 from seamref.arch.memory import Agent
 from seamref.arch.outcome import (
@@ -171,8 +171,8 @@ def test_VMREAD_VMWRITE__without_a_current_vmcs_and_unknown_fields(platform: Pla
     assert vmwrite(platform, 0, 0x4402, 1) == VmFailValid(VmxError.VMWRITE_READ_ONLY_COMPONENT, "VMWRITE.effect")
     assert vmwrite(platform, 0, 0x2802, 2) == Done("VMWRITE.effect")
     assert vmread(platform, 0, 0x2802) == 2 == vmread(platform, 0, 0x2803)
-    with pytest.raises(NotModelled, match=r"VMCS field with encoding 0x2812 \(clause VMX.vmcs_fields\)"):
-        vmread(platform, 0, 0x2812)
+    with pytest.raises(NotModelled, match=r"VMCS field with encoding 0x280A \(clause VMX.vmcs_fields\)"):
+        vmread(platform, 0, 0x280A)
     vmclear(platform, 0, HOST_VMCS)
     assert vmread(platform, 0, 0x681E) == VmFailInvalid("VMREAD.current")
     assert vmwrite(platform, 0, 0x681E, 0) == VmFailInvalid("VMWRITE.current")
@@ -250,8 +250,8 @@ def test_VMCALL__where_it_goes(platform: Platform) -> None:
 
 
 def test_VMX__canonical_addresses() -> None:
-    assert all(vmx.is_canonical(a) for a in (0, (1 << 47) - 1, 0xFFFF800000000000, NONE))
-    assert not any(vmx.is_canonical(a) for a in (1 << 47, 1 << 60, 0xFFFF000000000000))
+    assert all(areas.is_canonical(a) for a in (0, (1 << 47) - 1, 0xFFFF800000000000, NONE))
+    assert not any(areas.is_canonical(a) for a in (1 << 47, 1 << 60, 0xFFFF000000000000))
 
 
 def test_VMX__every_instruction_has_its_table() -> None:

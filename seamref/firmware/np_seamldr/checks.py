@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from seamref.arch import msr
+from seamref.arch.areas import is_canonical
 from seamref.arch.lp import CR4_LA57
 from seamref.arch.outcome import Vector
 from seamref.arch.smx import txt_sts
 from seamref.arch.software import SoftwareFault
-from seamref.arch.vmx import is_canonical
 from seamref.firmware.np_seamldr.space import is_too_small
 from seamref.firmware.np_seamldr.state import (
     CORE,

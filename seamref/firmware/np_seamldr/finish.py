@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from seamref.arch import msr
 from seamref.arch.structures import SEAMEXTEND
-from seamref.arch.vmcs import BY_NAME
+from seamref.arch.vmcs import BY_NAME, TRANSFER_MSRS
 from seamref.firmware.np_seamldr.state import (
     BUFFER,
     CORE,
@@ -24,7 +24,7 @@ from seamref.pseamldr.memory_constants import (
     STACK_LINEAR,
     SYSINFO_LINEAR,
 )
-from seamref.pseamldr.vmcs_setup import VMX_MSRS, common_fields
+from seamref.pseamldr.vmcs_setup import common_fields
 from seamref.spec import MEASURED, implements
 
 
@@ -52,7 +52,7 @@ def fill_table(np: Np) -> None:
             "and GDTR bases stay 0", VMCS, MEASURED)
 def build_vmcs(np: Np) -> None:
     """NP_SEAMLDR.vmcs."""
-    msrs = {address: np.rdmsr(address) for address in VMX_MSRS}
+    msrs = {address: np.rdmsr(address) for address in TRANSFER_MSRS}
     stack, size = np.linear(STACK_LINEAR), int(np.consts.CDataStackSize)
     fields = {
         **common_fields(msrs),
