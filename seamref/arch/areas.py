@@ -11,13 +11,14 @@ modelled), guest interrupt status, PML index and the VMX-preemption timer (no pr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from operator import attrgetter
 from struct import Struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from seamref.arch.vmcs import BY_NAME, GUEST_AREA, VmcsField, get, put
+from seamref.arch.vmcs import BY_NAME, VmcsField, get
 
 if TYPE_CHECKING:
     from seamref.arch.lp import Lp
@@ -66,7 +67,8 @@ UNUSABLE = 1 << 16
 """Access rights of a segment register that was loaded with a null selector (bit 16, section 25.4.1)."""
 CODE_64, CODE_32, DATA, BUSY_TSS = 0xA09B, 0xC09B, 0xC093, 0x008B
 """Access rights that a VM exit gives: CS by the host's size, the data segments, TR (section 28.5.2)."""
-AR_L, AR_D, AR_DPL = 1 << 13, 1 << 14, 3 << 5
+LONG_MODE = 0x500
+"""EFER.LME and EFER.LMA."""
 
 SAVE_DEBUG, HOST_64, SAVE_PAT, LOAD_PAT, SAVE_EFER, LOAD_EFER = 2, 9, 18, 19, 20, 21
 LOAD_PERF, CLEAR_BNDCFGS, CLEAR_RTIT, CLEAR_LBR, CLEAR_UINV, LOAD_CET, LOAD_PKRS, SAVE_PERF = (
@@ -194,115 +196,130 @@ def _on(controls: int, bit: int | None) -> bool:
 
 def bad_guest_field(data: bytes | bytearray) -> GuestRow | None:
     """The first row of the guest-state area whose value VM entry refuses."""
-    controls = get(data, "entry_ctls")
-    for row, field, ask in _GUEST_ASKED:
-        if _on(controls, row.load) and not ask(get(data, field)):
-            return row
-    return None
+    return _bad(_guest_asked(get(data, "entry_ctls") & _LOADS), data)
 
 
 def bad_host_field(data: bytes | bytearray) -> HostRow | None:
     """The first row of the host-state area whose value VM entry refuses."""
-    controls = get(data, "exit_ctls")
-    for row, field, ask in _HOST_ASKED:
-        if _on(controls, row.load) and not ask(get(data, field)):
+    return _bad(_host_asked(get(data, "exit_ctls") & _HOST_LOADS), data)
+
+
+# --- moving state.  What controls choose is worked out once for each value of them; then all fields move at once.
+
+_LETTER = {2: "H", 4: "I", 8: "Q"}
+_Row = TypeVar("_Row", GuestRow, HostRow)
+
+
+def _by_offset(rows: Iterable[_Row]) -> list[_Row]:
+    return sorted(rows, key=lambda row: BY_NAME[row.field].offset)
+
+
+def _struct(rows: list[_Row], start: int = 0) -> Struct:
+    """One format for fields that need not be neighbours, ascending; bytes between them are skipped."""
+    at, parts = start, ["<"]
+    for row in rows:
+        field = BY_NAME[row.field]
+        parts.append(f"{field.offset - at}x{_LETTER[field.size]}")
+        at = field.offset + field.size
+    return Struct("".join(parts))
+
+
+def _runs(rows: list[GuestRow]) -> Iterator[list[GuestRow]]:
+    """The rows as runs without a gap, so that packing writes nothing in between."""
+    run: list[GuestRow] = []
+    for row in rows:
+        if run and run[-1].vmcs.offset + run[-1].vmcs.size != row.vmcs.offset:
+            yield run
+            run = []
+        run.append(row)
+    yield run
+
+
+_SAVES = sum({1 << row.save for row in GUEST if row.save is not None})
+_LOADS = sum({1 << row.load for row in GUEST if row.load is not None})
+_HOST_LOADS = sum({1 << row.load for row in HOST if row.load is not None})
+
+
+@cache
+def _saved(controls: int) -> tuple[tuple[Struct, int, Callable[[Lp], tuple[int, ...]]], ...]:
+    """(format, offset, the processor's values) of each run that an exit saves."""
+    plan = []
+    for run in _runs(_by_offset(row for row in GUEST if _on(controls, row.save))):
+        start, names = run[0].vmcs.offset, [row.lp for row in run]
+        values = attrgetter(*names) if len(names) > 1 else lambda lp, name=names[0]: (getattr(lp, name),)
+        plan.append((_struct(run, start), start, values))
+    return tuple(plan)
+
+
+@cache
+def _loaded(controls: int) -> tuple[Struct, tuple[str, ...]]:
+    rows = _by_offset(row for row in GUEST if _on(controls, row.load))
+    return _struct(rows), tuple(row.lp for row in rows)
+
+
+@cache
+def _host_loaded(controls: int) -> tuple[Struct, tuple[str, ...], tuple[tuple[str, Any], ...]]:
+    """Fields and where they go, then what is set whatever the fields say."""
+    rows = [row for row in HOST if _on(controls, row.load)]
+    fields = _by_offset(row for row in rows if row.field)
+    return _struct(fields), tuple(row.lp for row in fields), tuple((row.lp, row.value) for row in rows if not row.field)
+
+
+_Asked = tuple[Struct, tuple[tuple[_Row, Callable[[int], bool]], ...]]
+
+
+def _asked(rows: Iterable[_Row], controls: int) -> _Asked[_Row]:
+    found = _by_offset(row for row in rows if row.field and row.check and _on(controls, row.load))
+    return _struct(found), tuple((row, CHECKS[row.check]) for row in found)
+
+
+@cache
+def _guest_asked(controls: int) -> _Asked[GuestRow]:
+    return _asked(GUEST, controls)
+
+
+@cache
+def _host_asked(controls: int) -> _Asked[HostRow]:
+    return _asked(HOST, controls)
+
+
+def _bad(asked: _Asked[_Row], data: bytes | bytearray) -> _Row | None:
+    packed, rows = asked
+    for (row, is_good), value in zip(rows, packed.unpack_from(data), strict=True):
+        if (value or row.check == "rflags") and not is_good(value):  # zero satisfies every other demand
             return row
     return None
 
 
-_GUEST_ASKED = tuple((row, row.field, CHECKS[row.check]) for row in GUEST if row.check)
-_HOST_ASKED = tuple((row, row.field, CHECKS[row.check]) for row in HOST if row.check)
-
-
-# --- moving state: all of it at once where the controls say so, else row by row
-
-_IN_PIECE = tuple(sorted((row for row in GUEST if row.vmcs.offset >= GUEST_AREA), key=lambda row: row.vmcs.offset))
-_APART = tuple(row for row in GUEST if row.vmcs.offset < GUEST_AREA)
-_LETTER = {2: "H", 4: "I", 8: "Q"}
-
-
-def _format(rows: tuple[GuestRow, ...], start: int) -> str:
-    """One format for fields that need not be neighbours; bytes between them are skipped."""
-    at, parts = start, ["<"]
-    for row in rows:
-        if row.vmcs.offset > at:
-            parts.append(f"{row.vmcs.offset - at}x")
-        parts.append(_LETTER[row.vmcs.size])
-        at = row.vmcs.offset + row.vmcs.size
-    return "".join(parts)
-
-
-def _runs(rows: tuple[GuestRow, ...]) -> list[tuple[GuestRow, ...]]:
-    """The rows as runs without a gap, so that packing writes nothing in between."""
-    runs: list[list[GuestRow]] = []
-    for row in rows:
-        last = runs[-1][-1].vmcs if runs else None
-        if last is not None and last.offset + last.size == row.vmcs.offset:
-            runs[-1].append(row)
-        else:
-            runs.append([row])
-    return [tuple(run) for run in runs]
-
-
-_PACKED = tuple(
-    (Struct(_format(run, run[0].vmcs.offset)), run[0].vmcs.offset, attrgetter(*(row.lp for row in run)), len(run))
-    for run in _runs(tuple(sorted(GUEST, key=lambda row: row.vmcs.offset)))
-)
-_UNPACK = Struct(_format(tuple(sorted(GUEST, key=lambda row: row.vmcs.offset)), 0))
-_UNPACKED = tuple(row.lp for row in sorted(GUEST, key=lambda row: row.vmcs.offset))
-_SAVE_ALL = sum({1 << row.save for row in GUEST if row.save is not None})
-_LOAD_ALL = sum({1 << row.load for row in GUEST if row.load is not None})
-
-
 def save_guest(lp: Lp, data: bytearray) -> None:
     """Sections 28.3.1 to 28.3.3: store the interrupted context, as the VM-exit controls of this VMCS demand."""
-    controls = get(data, "exit_ctls")
-    if controls & _SAVE_ALL == _SAVE_ALL:
-        for packed, offset, values, count in _PACKED:
-            if count == 1:
-                packed.pack_into(data, offset, values(lp))
-            else:
-                packed.pack_into(data, offset, *values(lp))
-        return
-    for row in GUEST:
-        if _on(controls, row.save):
-            put(data, row.field, getattr(lp, row.lp))
+    for packed, offset, values in _saved(get(data, "exit_ctls") & _SAVES):
+        packed.pack_into(data, offset, *values(lp))
 
 
 def load_guest(lp: Lp, data: bytes | bytearray) -> None:
     """Section 27.3.2: load what the VM-entry controls let an entry load."""
     controls = get(data, "entry_ctls")
     cr0 = lp.cr0
-    if controls & _LOAD_ALL == _LOAD_ALL:
-        for name, value in zip(_UNPACKED, _UNPACK.unpack_from(data), strict=True):
-            setattr(lp, name, value)
-    else:
-        for row in GUEST:
-            if _on(controls, row.load):
-                setattr(lp, row.lp, get(data, row.field))
-        if not _on(controls, ENTRY_EFER):  # section 27.3.2.1: LMA, and LME while paging is on, follow the control
-            lp.efer = lp.efer & ~0x500 | (0x500 if _on(controls, IA32E_GUEST) else 0)
+    packed, names = _loaded(controls & _LOADS)
+    for name, value in zip(names, packed.unpack_from(data), strict=True):
+        setattr(lp, name, value)
     lp.cr0 = lp.cr0 & ~CR0_KEPT | cr0 & CR0_KEPT
-
-
-_FIXED = tuple((row.lp, row.value) for row in HOST if not row.field and row.load is None)
-_ALWAYS = tuple((row.lp, row.field) for row in HOST if row.field and row.load is None)
-_BY_CONTROL = tuple(row for row in HOST if row.load is not None)
+    if not controls >> ENTRY_EFER & 1:  # section 27.3.2.1: LMA and LME follow the control
+        lp.efer = lp.efer & ~LONG_MODE | LONG_MODE * (controls >> IA32E_GUEST & 1)
 
 
 def load_host(lp: Lp, data: bytes | bytearray) -> None:
     """Sections 28.5.1 to 28.5.5: what a VM exit makes of the processor."""
     controls = get(data, "exit_ctls")
-    for name, value in _FIXED:
+    packed, names, fixed = _host_loaded(controls & _HOST_LOADS)
+    for name, value in zip(names, packed.unpack_from(data), strict=True):
         setattr(lp, name, value)
-    for name, field in _ALWAYS:
-        setattr(lp, name, get(data, field))
-    for row in _BY_CONTROL:
-        if controls >> row.load & 1:  # type: ignore[operator]  # rows of _BY_CONTROL have one
-            setattr(lp, row.lp, get(data, row.field) if row.field else row.value)
+    for name, value in fixed:
+        setattr(lp, name, value)
     host_64 = controls >> HOST_64 & 1
     if not controls >> LOAD_EFER & 1:
-        lp.efer = lp.efer & ~0x500 | 0x500 * host_64
+        lp.efer = lp.efer & ~LONG_MODE | LONG_MODE * host_64
     lp.cr0 = get(data, "host_cr0") & ~CR0_KEPT | lp.cr0 & CR0_KEPT
     lp.cs_ar = CODE_64 if host_64 else CODE_32
     lp.ss_ar = DATA if lp.ss_selector else DATA | UNUSABLE

@@ -71,10 +71,10 @@ class Verdict(Enum):
 
 
 SEAM_AGENTS = frozenset({Agent.MODULE, Agent.P_SEAMLDR, Agent.TD})
-_LEGACY_SOFTWARE = frozenset({Agent.HOST, Agent.GUEST, Agent.SMM, Agent.ACM})
+_LEGACY_SOFTWARE = (Agent.HOST, Agent.GUEST, Agent.SMM, Agent.ACM)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)  # not frozen: one is made for each access
 class Access:
     """What the memory checks look at: ``address`` with its KeyID bits, ``plain`` without."""
 

@@ -20,6 +20,7 @@ from seamref.arch.store import LINE, Store
 from seamref.arch.structures import SEAMEXTEND
 from seamref.arch.trace import AccessDenied, Event, SeamextendWritten
 from seamref.errors import SeamrefError, TopologyError
+from seamref.spec import Check
 
 VMX_MSRS: Mapping[int, int] = {
     0x480: 0x00DA050000000013,
@@ -310,9 +311,10 @@ class Platform:
 
     def split(self, address: int) -> tuple[int, int]:
         """(KeyID, address without KeyID bits)."""
-        shift = self.keyid_shift
-        keyid = (address & ((1 << self.config.maxpa) - 1)) >> shift
-        return keyid, address & ~(((1 << self._k) - 1) << shift)
+        maxpa = self.config.maxpa
+        k = self._k
+        shift = maxpa - k
+        return (address & ((1 << maxpa) - 1)) >> shift, address & ~(((1 << k) - 1) << shift)
 
     def with_keyid(self, address: int, keyid: int) -> int:
         """``address`` with KeyID bits put in."""
@@ -345,19 +347,34 @@ class Platform:
     def judge(self, agent: Agent, address: int, size: int, write: bool, lp: Lp | None = None) -> tuple[Verdict, str]:
         """What becomes of an access, and the clause that decides."""
         keyid, plain = self.split(address)
-        who = lp if lp is not None else next(iter(self._lps.values()))
-        row = MEMORY.decide(Access(self, agent, who, address, plain, keyid, size, write))
+        row = self._judge(agent, address, plain, keyid, size, write, lp)
         return (Verdict.ALLOWED, "MEMORY") if row is None else (row.result, row.id)
+
+    def _judge(
+        self, agent: Agent, address: int, plain: int, keyid: int, size: int, write: bool, lp: Lp | None
+    ) -> Check[Access, Verdict] | None:
+        who = lp if lp is not None else next(iter(self._lps.values()))
+        return MEMORY.decide(Access(self, agent, who, address, plain, keyid, size, write))
+
+    def _refused(
+        self, row: Check[Access, Verdict], agent: Agent, address: int, size: int, write: bool
+    ) -> Fault | None:
+        """Tell the listeners; the fault, or ``None`` where the access is aborted quietly."""
+        if self.listeners:
+            self.emit(AccessDenied(agent.name, address, size, write, row.id))
+        return fault_of(row.result, self.revision.denied, write, row.id)
 
     def load(self, agent: Agent, address: int, size: int, lp: Lp | None = None) -> bytes | Fault:
         """Read physical memory as ``agent``: bytes, or the fault.  A quiet abort reads all ones."""
-        verdict, clause = self.judge(agent, address, size, False, lp)
-        if verdict is not Verdict.ALLOWED:
-            self.emit(AccessDenied(agent.name, address, size, False, clause))
-            return fault_of(verdict, self.revision.denied, False, clause) or b"\xff" * size
+        keyid, plain = self.split(address)
+        row = self._judge(agent, address, plain, keyid, size, False, lp)
+        if row is not None:
+            return self._refused(row, agent, address, size, False) or b"\xff" * size
         if self.config.keyid_separate:
             return self.store_.read(address, size)
-        keyid, plain = self.split(address)
+        held = self.store_.read_owned(plain, size, keyid)
+        if held is not None:
+            return held
         keys = self.store_.keys(plain, size)
         if keys == {keyid}:
             return self.store_.read(plain, size)
@@ -385,14 +402,13 @@ class Platform:
 
     def store(self, agent: Agent, address: int, data: bytes | bytearray, lp: Lp | None = None) -> Fault | None:
         """Write physical memory as ``agent``; a fault, or ``None`` (done, or dropped by a quiet abort)."""
-        verdict, clause = self.judge(agent, address, len(data), True, lp)
-        if verdict is not Verdict.ALLOWED:
-            self.emit(AccessDenied(agent.name, address, len(data), True, clause))
-            return fault_of(verdict, self.revision.denied, True, clause)
+        keyid, plain = self.split(address)
+        row = self._judge(agent, address, plain, keyid, len(data), True, lp)
+        if row is not None:
+            return self._refused(row, agent, address, len(data), True)
         if self.config.keyid_separate:
             self.store_.write(address, data)
         else:
-            keyid, plain = self.split(address)
             self.store_.write(plain, data, keyid)
         return None
 
@@ -400,11 +416,12 @@ class Platform:
         """Write zeros over a range (sparse: whole pages are forgotten)."""
         if size <= 0:
             return None
-        verdict, clause = self.judge(agent, address, size, True, lp)
-        if verdict is not Verdict.ALLOWED:
-            self.emit(AccessDenied(agent.name, address, size, True, clause))
-            return fault_of(verdict, self.revision.denied, True, clause)
-        keyid, plain = (0, address) if self.config.keyid_separate else self.split(address)
+        keyid, plain = self.split(address)
+        row = self._judge(agent, address, plain, keyid, size, True, lp)
+        if row is not None:
+            return self._refused(row, agent, address, size, True)
+        if self.config.keyid_separate:
+            keyid, plain = 0, address
         if keyid:
             self.store_.write(plain, bytes(size), keyid)
         else:

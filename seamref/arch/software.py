@@ -12,6 +12,7 @@ piece of work and leaves behind the state of the next, until it executes SEAMRET
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from seamref.arch.events import shutdown
@@ -137,14 +138,21 @@ def fetch_program(platform: Platform, lp: Lp) -> tuple[Program, bytes] | Fault:
     data = platform.load(get_agent(lp), found.physical, STUB.size, lp)
     if isinstance(data, Fault):
         return data
-    stub = STUB.decode(data)
-    program = PROGRAMS.get(stub.program)
-    if stub.code != ENDBR64_JMP or program is None:
+    is_stub, id, parameters = _stub_of(data)
+    program = PROGRAMS.get(id)
+    if not is_stub or program is None:
         raise NotModelled(
             f"executing the code at RIP 0x{lp.rip:X} (starts {data[:8].hex()}): only images of seamref.mint can run",
             "SEAM.fetch",
         )
-    return program, bytes(stub.parameters)
+    return program, parameters
+
+
+@lru_cache(maxsize=64)
+def _stub_of(data: bytes) -> tuple[bool, bytes, bytes]:
+    """Whether these bytes are a stub's, the program that they stand for, and its parameters."""
+    stub = STUB.decode(data)
+    return stub.code == ENDBR64_JMP, bytes(stub.program), bytes(stub.parameters)
 
 
 def step(platform: Platform, lp_id: int) -> StepOutcome:

@@ -98,6 +98,17 @@ class Store:
             size -= part
         return bytes(out)
 
+    def read_owned(self, address: int, size: int, key: int) -> bytes | None:
+        """The bytes, if they lie in one page all of whose lines were last written with KeyID ``key``; else ``None``."""
+        page, at = divmod(address, PAGE)
+        if at + size > PAGE:
+            return None
+        chunk = self._chunks.get(page // _CHUNK)
+        held = chunk.pages.get(page % _CHUNK) if chunk is not None else None
+        if held is None:
+            return bytes(size) if key == 0 else None
+        return bytes(held.data[at : at + size]) if held.keys == key else None
+
     def keys(self, address: int, size: int) -> set[int]:
         """The KeyIDs with which the lines of a range were last written (0 where never)."""
         found: set[int] = set()
