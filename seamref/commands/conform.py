@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,19 +16,18 @@ if TYPE_CHECKING:
 HELP = "replay recorded vectors (P-SEAMLDR, NP-SEAMLDR, TDX module, Linux host): agreements and every difference"
 OWN = Path(seamref.__file__).resolve().parents[1] / "tests" / "conformance" / "vectors"
 """The recordings that travel with the project's source."""
-JSON_FORMAT = "seamref-conform/1"
-_QUIET = 2.0
-"""Seconds before a run says on a terminal how far it is."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
+    from seamref.commands._answer import add_json
+
     parser.add_argument("paths", metavar="PATH", nargs="*", type=Path,
                         help="vector file (.json, .json.gz), folder with such files, or - for standard input "
                             "(default: the project's own recordings)")
     parser.add_argument("--only", metavar="PATTERN", default="",
                         help="replay only cases whose id or group fits a shell pattern")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    add_json(parser)
     parser.add_argument("--sparse", action="store_true",
                         help="do not hash every byte of large ranges; the digest of their non-zero pages "
                             "determines it")
@@ -38,17 +35,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exit code 0: everything agrees; 1: a disagreement; 2: something that is not of the format, or no case at all."""
+    from seamref.commands._answer import print_json
+    from seamref.commands._progress import at
     from seamref.conformance.frame import replay_files
 
     paths = args.paths or [OWN]
     if not args.paths and not OWN.is_dir():
         print("no recordings beside this package: name a PATH", file=sys.stderr)
         return 2
-    progress = _Progress()
-    report = replay_files(paths, only=args.only, sparse=args.sparse, progress=progress.tell)
-    progress.clear()
+    report = replay_files(paths, only=args.only, sparse=args.sparse,
+                          progress=lambda title, done, cases: at(f"{title}, {done} of {cases} cases"))
     if args.json:
-        print(json.dumps(as_json(report), indent=1))
+        print_json("conform", as_json(report))
     else:
         for line in lines(report):
             print(line)
@@ -57,27 +55,6 @@ def run(args: argparse.Namespace) -> int:
     if not report.cases and not report.malformed:
         print(f"no case fits {args.only!r}" if args.only else "no cases", file=sys.stderr)
     return report.code
-
-
-class _Progress:
-    """How far a long run is, on standard error, if somebody looks."""
-
-    def __init__(self) -> None:
-        self._begun = self._last = time.monotonic()
-        self._shown = False
-        self._watched = sys.stderr is not None and sys.stderr.isatty()
-
-    def tell(self, title: str, done: int, cases: int) -> None:
-        """Before each case."""
-        now = time.monotonic()
-        if self._watched and now - self._begun > _QUIET and now - self._last > 0.2:
-            self._last, self._shown = now, True
-            print(f"\r{title}: {done} of {cases} cases\033[K", end="", file=sys.stderr, flush=True)
-
-    def clear(self) -> None:
-        """Behind the last."""
-        if self._shown:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
 def _printable(text: str) -> str:
@@ -101,8 +78,6 @@ def lines(report: Report) -> Iterator[str]:
 def as_json(report: Report) -> dict[str, Any]:
     """The report for a program."""
     return {
-        "format": JSON_FORMAT,
-        "seamref": seamref.__version__,
         "files": report.files,
         "cases": report.cases,
         "agreed": report.agreed,
