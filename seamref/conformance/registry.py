@@ -20,12 +20,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A vector format: the module that replays it, its ``format`` value (``None``: none is written), its keys."""
+    """A vector format: the module that replays it, its ``format`` value (``None``: none is written), its keys.
+
+    ``recorded``   what ran when the project's own recordings were made
+    ``cases``      how many cases those have (tests/conformance counts them)
+    ``uncovered``  what no case shows, in words
+    """
 
     module: str
     title: str
     format: str | None
     keys: tuple[str, ...]
+    recorded: str
+    cases: int
+    uncovered: tuple[str, ...]
 
     def knows(self, document: Mapping[str, Any]) -> bool:
         """Whether a document is of this format, by its ``format`` or, where it has none, by its keys."""
@@ -45,10 +53,27 @@ class Format:
 
 
 FORMATS = (
-    Format("pseamldr", "P-SEAMLDR", "pseamldr-vectors/1", ("sigstructs", "images", "cases")),
-    Format("npseamldr", "NP-SEAMLDR", "npseamldr-vectors/1", ("images", "cases")),
-    Format("tdxmodule", "TDX module", None, ("platform", "prefixes", "cases")),
-    Format("linux", "Linux host", "seamref-linux-host-vectors", ("vectors",)),
+    Format("pseamldr", "P-SEAMLDR", "pseamldr-vectors/1", ("sigstructs", "images", "cases"),
+           "the published P-SEAMLDR 1.5 source, with simulated privileged instructions", 1245, (
+               "whether SEAMCALL enters at all: calls were recorded also where P-SEAMLDR was not ready",
+               "what the processor does after a fatal error", "P-SEAMLDR 1.0",
+           )),
+    Format("npseamldr", "NP-SEAMLDR", "npseamldr-vectors/1", ("images", "cases"),
+           "the published NP-SEAMLDR 1.5 source; its assembly entry and exit transcribed by hand", 362, (
+               "GETSEC itself", "the module's relocation of itself", "TXT commands that never answer",
+               "two modules at once", "NP-SEAMLDR 1.0",
+           )),
+    Format("tdxmodule", "TDX module", None, ("platform", "prefixes", "cases"),
+           "the published TDX module sources 1.5.01 and 1.5.05, with simulated hardware", 1792, (
+               "two processors inside at the same instant: contention was put there by hand",
+               "host memory through a second shared KeyID", "TD_UUID, keys and other random values",
+           )),
+    Format("linux", "Linux host", "seamref-linux-host-vectors", ("vectors",),
+           "the merged Linux host code (v7.2-rc1), with stubs for kernel services", 1536, (
+               "the kernel's device core around the upload directory",
+               "texts of `loading` that older and newer kernels read differently",
+               "allocation of PAMT, memory hot-plug",
+           )),
 )
 
 
