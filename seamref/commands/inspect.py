@@ -6,30 +6,33 @@ Every field with its offset, value, meaning, rule and verdict.  Exit code 1: som
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 
 HELP = "a sigstruct, module, TDX-BLOB or ACM, field by field, with each field's rule and verdict"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("file", metavar="FILE")
+    from seamref.commands._answer import add_json
+
+    parser.add_argument("file", metavar="FILE", help="a file, or - for standard input")
     parser.add_argument("--as", dest="kind", metavar="KIND", help="sigstruct, module, blob or acm; default: what it is")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the fields."""
+    from seamref.commands._answer import print_json
+    from seamref.commands._files import named, read
     from seamref.errors import SeamrefError
     from seamref.host.inspection import inspect_file
 
+    data = read(args.file)
     try:
-        found = inspect_file(Path(args.file).read_bytes(), args.kind)
+        found = inspect_file(data, args.kind)
     except SeamrefError as error:
-        raise SeamrefError(f"{args.file}: {error}") from None
+        raise SeamrefError(f"{named(args.file)}: {error}") from None
     if args.json:
-        print(json.dumps(found.to_json(), indent=1))
+        print_json("inspection", found.to_json())
         return 0 if found.good else 1
     for section in found.sections:
         print(section.title)

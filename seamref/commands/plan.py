@@ -7,8 +7,6 @@ Lists every release with what speaks against it, newest first, and says where In
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 
 HELP = "which published module may replace the running one on this CPU and this P-SEAMLDR"
 
@@ -29,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the plan."""
+    from seamref.commands._answer import print_json
+    from seamref.commands._files import read
+    from seamref.commands._names import count
     from seamref.errors import SeamrefError
     from seamref.host.releases import NOTED, platform_name
     from seamref.host.select import (
@@ -44,13 +45,17 @@ def run(args: argparse.Namespace) -> int:
         what_is_known,
     )
 
+    count(args.remaining, "--remaining", 0, 0xFFFF_FFFF)
     try:
         cpus = [int(text, 0) for text in args.cpu]
     except ValueError:
         raise SeamrefError(f"--cpu: {' '.join(args.cpu)}, must be numbers such as 0x806F8") from None
+    for cpu in cpus:
+        if not 0 <= cpu < 1 << 32:
+            raise SeamrefError(f"--cpu: {cpu}, must be 32 bits")
     releases = None
-    if args.mapping:
-        text = Path(args.mapping).read_bytes().decode("utf-8", "replace")
+    if args.mapping is not None:
+        text = read(args.mapping).decode("utf-8", "replace")
         releases = tuple(parse_mapping(text, args.mapping).values())
     situation = make_situation(args.running, args.seamldr, cpus, remaining=args.remaining,
                                allow_debug=args.allow_debug, releases=releases)
@@ -58,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     newest, installs = script_newest(situation), script_installs(situation)
     flaws = list(FLAWS) if args.all_flaws else flaws_that_show(situation)
     if args.json:
-        print(json.dumps({
+        print_json("plan", {
             "choice": choice.version if choice else None,
             "running_not_known": what_is_known(situation.running, situation.releases) or None,
             "candidates": [
@@ -68,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
             ],
             "script": {"newest": newest and newest.version, "installs": installs and installs.version},
             "flaws": [{"number": f.number, "says": f.says, "consequence": f.consequence} for f in flaws],
-        }, indent=1))
+        })
         return 0 if choice else 1
     parts = ", ".join(f"0x{cpu:X} {platform_name(cpu)}".strip() for cpu in cpus)
     print(f"running {args.running or 'none (cold load)'}, P-SEAMLDR {args.seamldr}, CPU {parts}")

@@ -39,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the session; 1 when the update failed."""
+    from seamref.commands._files import read
+    from seamref.commands._names import count, pick
     from seamref.errors import NotModelled, SeamrefError
     from seamref.host.fw_upload import Terminal, files
     from seamref.host.machine import add_tds, blob_for, count_of, machine
@@ -50,17 +52,24 @@ def run(args: argparse.Namespace) -> int:
 
     series = get_series(args.series)
     rules = parse_rules(args.fail)
-    host = machine(args.cpus, sockets=args.sockets, module=args.running, series=series, keeps_vmcs=not args.erratum)
+    count(args.cpus, "--cpus", 1, 64)
+    count(args.sockets, "--sockets", 1, 8)
+    count(args.tds, "--tds", 0, 8)
+    if args.cpus % args.sockets:
+        raise SeamrefError(f"--cpus {args.cpus}: cannot be dealt out evenly to {args.sockets} packages")
+    data = blob_for(series, args.image) if args.image in BUILDS else read(args.image)
+    trusted = read(args.signer_of) if args.signer_of else None
+    running = pick(args.running, BUILDS, "build")
+    host = machine(args.cpus, sockets=args.sockets, module=running, series=series, keeps_vmcs=not args.erratum)
     tds = add_tds(host, args.tds)
     before = [count_of(host, td) for td in tds]
     for cpu in args.offline:
         if cpu_offline(host, cpu):
             raise SeamrefError(f"CPU {cpu} cannot go offline")
-    if args.signer_of:
-        trust_signer(host.platform, signer_of(Path(args.signer_of).read_bytes()))
+    if trusted is not None:
+        trust_signer(host.platform, signer_of(trusted))
     if rules:
         host.set(script=Script(rules))
-    data = blob_for(series, args.image) if args.image in BUILDS else Path(args.image).read_bytes()
     name = f"tdx_module_{args.image}.blob" if args.image in BUILDS else Path(args.image).name
     shell = Terminal(host, {name: data}, hold=args.states)
     where = f"/sys/class/firmware/{series.upload_name}"

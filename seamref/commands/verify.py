@@ -17,7 +17,9 @@ HELP = "whether INSTALL would accept a module on a described platform: the check
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("file", metavar="FILE", help="TDX-BLOB, module image or sigstruct")
+    from seamref.commands._answer import add_json
+
+    parser.add_argument("file", metavar="FILE", help="TDX-BLOB, module image or sigstruct; - is standard input")
     parser.add_argument("--sigstruct", metavar="FILE", help="SEAM_SIGSTRUCT of the image (as FILE, .sigstruct)")
     parser.add_argument("--image", metavar="FILE", help="module image of the sigstruct (as FILE, .bin)")
     parser.add_argument("--seamldr", metavar="VERSION", default="1.5.00", help="P-SEAMLDR: 1.0.x, 1.5.x or 2.0.x")
@@ -35,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", metavar="N", help=what)
     parser.add_argument("--fms", metavar="EAX", action="append", help="CPUID.1:EAX, once for each socket (0xC06F2)")
     parser.add_argument("--all", action="store_true", help="print the rows that were silent too")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    add_json(parser)
 
 
 def number(value: object, what: str) -> int:
@@ -52,18 +54,25 @@ def number(value: object, what: str) -> int:
 
 def svn(text: str) -> tuple[int, int]:
     """ "1.5" or 0x0105 as (major, minor)."""
+    from seamref.commands._names import count
+
     if "." in text:
         major, _, minor = text.partition(".")
-        return number(major, "--running-svn"), number(minor, "--running-svn")
-    return divmod(number(text, "--running-svn"), 256)
+        found = number(major, "--running-svn"), number(minor, "--running-svn")
+    else:
+        found = divmod(number(text, "--running-svn"), 256)
+    count(found[0], "--running-svn, major", 0, 255)
+    count(found[1], "--running-svn, minor", 0, 255)
+    return found
 
 
 def partner(file: str, named: str | None, suffix: str, missing: str) -> bytes:
     """The other half of a module: the file that was named, or the one beside ``file`` with another suffix."""
+    from seamref.commands._files import read
     from seamref.errors import SeamrefError
 
     if named:
-        return Path(named).read_bytes()
+        return read(named)
     path = Path(file)
     whole = path.with_name(path.name + suffix)  # TDX-SEAM.so.sigstruct beside TDX-SEAM.so
     bare = path.with_suffix("")  # and TDX-SEAM.so beside TDX-SEAM.so.sigstruct
@@ -71,12 +80,15 @@ def partner(file: str, named: str | None, suffix: str, missing: str) -> bytes:
                                                                             path.with_suffix(".so")]
     for other in beside:
         if other != path and other.is_file():
-            return other.read_bytes()
+            return read(other)
     raise SeamrefError(missing)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the verdict."""
+    from seamref.commands._answer import print_json
+    from seamref.commands._files import read
+    from seamref.commands._names import count
     from seamref.errors import SeamrefError
     from seamref.host import image as images
     from seamref.host.verify import Target, plan_lines, verify
@@ -84,11 +96,12 @@ def run(args: argparse.Namespace) -> int:
     from seamref.pseamldr.api import Scenario
     from seamref.pseamldr.sigstruct import PRODUCTION_KEY_HASH, SEAM_SIGSTRUCT
 
+    count(args.remaining, "--remaining", 0, 0xFFFF_FFFF)
     given = {name: getattr(args, name.replace("-", "_")) for name in
              ("sockets", "lps", "addressable", "seamrr-size", "range-size", "fms")}
-    if args.platform:
+    if args.platform is not None:
         try:
-            described = json.loads(Path(args.platform).read_bytes())
+            described = json.loads(read(args.platform, limit=1 << 20))
         except (ValueError, RecursionError) as error:
             raise SeamrefError(f"{args.platform}: not JSON ({error})") from None
         if not isinstance(described, dict) or set(described) - set(given):
@@ -102,7 +115,9 @@ def run(args: argparse.Namespace) -> int:
         fields["fms"] = tuple(number(value, "--fms") for value in listed)  # type: ignore[assignment]
     signers = {"intel": PRODUCTION_KEY_HASH, "test": KEY.key_hash}
     try:
-        signer = signers.get(args.signer) or bytes.fromhex(args.signer)
+        signer = signers.get(args.signer.lower()) or bytes.fromhex(args.signer)
+        if len(signer) != len(KEY.key_hash):
+            raise ValueError(args.signer)
     except ValueError:
         raise SeamrefError(f"--signer: {args.signer!r}, must be intel, test or 96 hex digits") from None
     target = Target(
@@ -110,13 +125,13 @@ def run(args: argparse.Namespace) -> int:
         running_svn=None if args.running_svn in (None, "none") else svn(args.running_svn),
         scenario=Scenario.UPDATE if args.scenario == "update" else Scenario.LOAD, **fields,  # type: ignore[arg-type]
     )
-    data = Path(args.file).read_bytes()
+    data = read(args.file)
     try:
         if images.format_of(data) is not None:
             blob = images.parse(data, ignore_checksum=True)
             sigstruct, image = blob.sigstruct, blob.module
             if args.sigstruct:
-                sigstruct = Path(args.sigstruct).read_bytes()[:2048]
+                sigstruct = read(args.sigstruct)[: SEAM_SIGSTRUCT.size]
         elif args.image or len(data) == SEAM_SIGSTRUCT.size:
             sigstruct, image = data, partner(args.file, args.image, ".bin", "a sigstruct needs its module: --image")
         else:
@@ -127,14 +142,14 @@ def run(args: argparse.Namespace) -> int:
         raise SeamrefError(f"{args.file}: {error}") from None
     lines = plan_lines(found.plan, found.tables) if found.plan is not None else []
     if args.json:
-        print(json.dumps({
+        print_json("verification", {
             "accepted": found.accepted, "rax": f"0x{found.status:X}", "status": found.status.name,
             "rdx": int(found.rdx), "fatal": found.fatal, "stopped": found.stopped and found.stopped.id,
             "asked": [{"table": a.table, "clause": a.id, "says": a.says, "stopped": a.stopped} for a in found.path],
             "notes": list(found.notes),
             "plan": [{"region": n, "physical": f"0x{p:X}", "size": f"0x{s:X}",
                       "linear": None if lin is None else f"0x{lin:X}"} for n, p, s, lin in lines],
-        }, indent=1))
+        })
         return 0 if found.accepted else 1
     for asked in found.path:
         if args.all or asked.stopped:

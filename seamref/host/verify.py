@@ -26,6 +26,7 @@ from seamref.pseamldr.install import (
     HashState,
     UpdateState,
 )
+from seamref.pseamldr.limits import check_platform
 from seamref.pseamldr.manifest import INSTALL_MANIFEST, INSTALL_PARAMS, ManifestState, ParamsState, sigstruct_layout
 from seamref.pseamldr.memory_constants import (
     INSTALL_MEMORY,
@@ -74,15 +75,8 @@ class Target:
     signer_key_hash: bytes = PRODUCTION_KEY_HASH
 
     def __post_init__(self) -> None:
-        if not 1 <= self.sockets <= 8:
-            raise SeamrefError(f"Target.sockets: {self.sockets}, must be 1 to 8")
-        if not 1 <= self.lps <= 4096:
-            raise SeamrefError(f"Target.lps: {self.lps} of a socket, must be 1 to 4096")
-        size = self.seamrr_size
-        if size < 32 * MIB or size > 1024 * MIB or size & (size - 1):
-            raise SeamrefError(f"Target.seamrr_size: 0x{size:X}, must be a power of two, 32 MiB to 1 GiB")
-        if self.p_seamldr_range_size % PAGE or not 0 < self.p_seamldr_range_size < size:
-            raise SeamrefError(f"Target.p_seamldr_range_size: 0x{self.p_seamldr_range_size:X}, must be pages in SEAMRR")
+        check_platform(self.sockets, self.lps, self.addressable, seamrr=self.seamrr_size,
+                       held=self.p_seamldr_range_size)
         Topology(self.sockets, self.lps, self.addressable)  # the rule that a platform itself is held to
         if self.addressable > MAX_ADDRESSABLE:
             raise SeamrefError(f"Target.addressable: {self.addressable} of a socket, must be {MAX_ADDRESSABLE} at most")

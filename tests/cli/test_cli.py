@@ -137,7 +137,7 @@ def test_verify_prints_the_memory_plan(files: dict[str, str], capsys: pytest.Cap
 
 
 def test_verify_names_the_check_that_stops_it(files: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    code, out = verify(capsys, files["blob"], "--fms", "0xA06D1")
+    code, out = verify(capsys, files["blob"], "--fms", "0xA06D1", "--running-svn", "1.4")
     assert code == 1
     assert "stops   INSTALL.manifest.cpuid" in out
     assert "0x8000000000010004 EUNSUPCPU, RDX = 0\nthe module that ran before still runs" in out
@@ -147,7 +147,7 @@ def test_verify_names_the_check_that_stops_it(files: dict[str, str], capsys: pyt
         capsys, files["blob"], "--scenario", "update", "--running-svn", "0x0205")[1]
     broken = mint.sigstruct(IMAGE, seamhash=bytes(48))
     Path(files["sigstruct"]).write_bytes(broken)
-    code, out = verify(capsys, files["module"], "--sigstruct", files["sigstruct"])
+    code, out = verify(capsys, files["module"], "--sigstruct", files["sigstruct"], "--running-svn", "1.4")
     assert (code, out.splitlines()[-1]) == (1, "the module that ran before is gone")
 
 
@@ -170,10 +170,11 @@ def test_verify_takes_a_platform_file(files: dict[str, str], capsys: pytest.Capt
 
 
 @pytest.mark.parametrize(("options", "says"), [
-    (["--sockets", "9"], "Target.sockets: 9"), (["--lps", "many"], "--lps: 'many', must be a number"),
+    (["--sockets", "9"], "Topology.sockets: 9"), (["--lps", "many"], "--lps: 'many', must be a number"),
     (["--fms", "SPR"], "--fms: 'SPR'"), (["--seamldr", "9.9.9"], "Target.seamldr"),
     (["--signer", "zz"], "--signer: 'zz'"),
-    (["--running-svn", "x"], "--running-svn: 'x'"), (["--seamrr-size", "48M"], "Target.seamrr_size"),
+    (["--running-svn", "x"], "--running-svn: 'x'"),
+    (["--seamrr-size", "48M"], "SEAMRR: 0x3000000 bytes, must be a power of two"),
     (["--scenario", "sideways"], "--scenario"),
 ])
 def test_verify_of_a_platform_that_cannot_be(options: list[str], says: str, files: dict[str, str],

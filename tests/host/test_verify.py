@@ -126,8 +126,8 @@ def test_plan_lines_leave_no_hole() -> None:
 
 
 @pytest.mark.parametrize(("fields", "says"), [
-    ({"sockets": 9}, "Target.sockets: 9"), ({"lps": 0}, "Target.lps: 0"),
-    ({"seamrr_size": 33 * MIB}, "Target.seamrr_size"), ({"p_seamldr_range_size": 256 * MIB}, "p_seamldr_range_size"),
+    ({"sockets": 9}, "Topology.sockets: 9"), ({"lps": 0}, "Topology.lps_per_socket: 0"),
+    ({"seamrr_size": 33 * MIB}, "SEAMRR: 0x"), ({"p_seamldr_range_size": 256 * MIB}, "P_SEAMLDR_RANGE: 0x"),
     ({"seamldr": "3.0.00"}, "Target.seamldr: '3.0.00'"),
 ])
 def test_a_platform_that_cannot_be_is_said(fields: dict[str, Any], says: str) -> None:
