@@ -23,6 +23,7 @@ from seamref.host.abi import (
     leaf_version,
 )
 from seamref.host.enable import tdx_cpu_enable
+from seamref.host.image import Refusal
 from seamref.host.kernel import PAGE, Host, has_tdx, vmx_get, vmx_put
 from seamref.host.metadata import EXT_FIELDS, dynamic_pamt, may_need_extensions, read_sysinfo, read_sysinfo_field
 from seamref.host.records import NO_ARGS, TDX_PREFIX, ModuleState, Stub, Sysinfo
@@ -145,15 +146,15 @@ def resume(host: Host) -> Errno:
 
 _ENABLE = "LNX tdx.c tdx_enable"
 
-ENABLE: CheckTable[Host, tuple[Errno, str]] = CheckTable("tdx_enable", (
+ENABLE: CheckTable[Host, Refusal] = CheckTable("tdx_enable", (
     Check("TDX_ENABLE.platform", "no TDX host platform", lambda h: not has_tdx(h),
-          (Errno.ENODEV, "TDX not supported by the host platform"), _ENABLE, MEASURED),
+          Refusal(Errno.ENODEV, "TDX not supported by the host platform"), _ENABLE, MEASURED),
     Check("TDX_ENABLE.xsave", "no XSAVE", lambda h: "xsave" in h.state.lacks,
-          (Errno.EINVAL, "XSAVE is required for TDX"), _ENABLE, MEASURED),
+          Refusal(Errno.EINVAL, "XSAVE is required for TDX"), _ENABLE, MEASURED),
     Check("TDX_ENABLE.movdir64b", "no MOVDIR64B", lambda h: "movdir64b" in h.state.lacks,
-          (Errno.EINVAL, "MOVDIR64B is required for TDX"), _ENABLE, MEASURED),
+          Refusal(Errno.EINVAL, "MOVDIR64B is required for TDX"), _ENABLE, MEASURED),
     Check("TDX_ENABLE.selfsnoop", "no self-snoop", lambda h: "selfsnoop" in h.state.lacks,
-          (Errno.ENODEV, "Self-snoop is required for TDX"), _ENABLE, MEASURED),
+          Refusal(Errno.ENODEV, "Self-snoop is required for TDX"), _ENABLE, MEASURED),
 ), "What tdx_enable wants of the processor: errno and the line that says so.")
 
 
@@ -163,9 +164,8 @@ def check_enable(host: Host) -> Errno:
     row = ENABLE.decide(host)
     if row is None:
         return Errno.OK
-    errno, line = row.result
-    host.printk(TDX_PREFIX, line)
-    return errno
+    host.printk(TDX_PREFIX, row.result.message)
+    return row.result.errno
 
 
 def tdx_enable(host: Host) -> Errno:
