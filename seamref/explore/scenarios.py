@@ -429,7 +429,7 @@ _scenario("build-during-update-detect", "the same, and the new module notices",
           expected=("callers-succeed", "tds-preserved"),
           why="detection: the build fails, so nobody trusts a wrong measurement; the TD has to be built again")
 _scenario("build-during-update-v10", "v10, which asks a module that can to refuse while a TD is being built",
-          partial(_build_during_update, series=SERIES["v10"], module="1.5.33", old="1.5.20"), properties=STANDARD,
+          partial(_build_during_update, series=SERIES["v10"], module="1.5.933", old="1.5.920"), properties=STANDARD,
           why="avoidance: -EBUSY until the build is done; nothing is lost, the user tries again")
 
 

@@ -176,12 +176,12 @@ def _stray_update(host: Host) -> None:
 
 def running(series: KernelSeries) -> str:
     """A build to run: v8 to v10 set a flag at SHUTDOWN that only builds with TDX_FEATURES0 bit 47 take."""
-    return "1.5.20" if series.compat is Compat.ALWAYS else "1.5.05"
+    return "1.5.920" if series.compat is Compat.ALWAYS else "1.5.05"
 
 
 def newer(series: KernelSeries) -> str:
     """A build that may replace it."""
-    return "1.5.30" if series.compat is Compat.ALWAYS else "1.5.16"
+    return "1.5.930" if series.compat is Compat.ALWAYS else "1.5.16"
 
 
 def _good(series: KernelSeries) -> bytes:

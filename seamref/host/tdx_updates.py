@@ -163,7 +163,7 @@ def _give_up_build(platform: Platform, td: Td) -> Updated:
     for _ in range(6):
         half.take()
     vmm.tear_down(platform, platform.lps[0], half)
-    return vmm.update(platform, "1.5.30", avoid=True)
+    return vmm.update(platform, "1.5.930", avoid=True)
 
 
 def _bad_image(platform: Platform, td: Td) -> Updated:
@@ -248,20 +248,20 @@ SCENARIOS: dict[str, Scenario] = {s.name: s for s in (
              remedy=to("1.5.06"), remedy_says="without the flag"),
     Scenario("TD runs", "another processor is inside a TD", _while_running, remedy=_kick_and_retry,
              remedy_says="kick the vCPU and retry"),
-    Scenario("TD build", "a TD is being built, and SHUTDOWN is to avoid that", _second_td(True, "1.5.30"),
-             running="1.5.20", remedy=_give_up_build, remedy_says="take that TD down and retry"),
-    Scenario("no downgrade", "NO_DOWNGRADE, and version 0 is asked for", to("1.5.32", hv=0), running="1.5.32",
-             remedy=to("1.5.32"), remedy_says="ask for MODULE_HV"),
-    Scenario("hv too old", "a module that writes version 1 only, and version 0 is asked for", to("1.5.31", hv=0),
-             running="1.5.31", remedy=to("1.5.31"), remedy_says="ask for MODULE_HV"),
+    Scenario("TD build", "a TD is being built, and SHUTDOWN is to avoid that", _second_td(True, "1.5.930"),
+             running="1.5.920", remedy=_give_up_build, remedy_says="take that TD down and retry"),
+    Scenario("no downgrade", "NO_DOWNGRADE, and version 0 is asked for", to("1.5.932", hv=0), running="1.5.932",
+             remedy=to("1.5.932"), remedy_says="ask for MODULE_HV"),
+    Scenario("hv too old", "a module that writes version 1 only, and version 0 is asked for", to("1.5.931", hv=0),
+             running="1.5.931", remedy=to("1.5.931"), remedy_says="ask for MODULE_HV"),
     Scenario("no SHUTDOWN", "INSTALL for an update, but nothing was handed off", again("1.5.06"), remedy=to("1.5.06"),
              remedy_says="with SHUTDOWN"),
-    Scenario("handoff too old", "the new module reads version 1 only", to("1.5.31"), remedy=again("1.5.30"),
-             remedy_says="INSTALL 1.5.30, which reads version 0"),
-    Scenario("handoff too new", "handed off in version 1, the new module reads version 0 only", to("1.5.33"),
-             running="1.5.30", remedy=again("1.5.30"), remedy_says="INSTALL 1.5.30 again"),
-    Scenario("back with an old hv", "1.5.30 hands off in version 0 for the sake of an older module",
-             to("1.5.33", hv=0), running="1.5.30"),
+    Scenario("handoff too old", "the new module reads version 1 only", to("1.5.931"), remedy=again("1.5.930"),
+             remedy_says="INSTALL 1.5.930, which reads version 0"),
+    Scenario("handoff too new", "handed off in version 1, the new module reads version 0 only", to("1.5.933"),
+             running="1.5.930", remedy=again("1.5.930"), remedy_says="INSTALL 1.5.930 again"),
+    Scenario("back with an old hv", "1.5.930 hands off in version 0 for the sake of an older module",
+             to("1.5.933", hv=0), running="1.5.930"),
     Scenario("wrong image", "the image is not the signed one", _bad_image, remedy=_cold,
              remedy_says="LOAD from scratch"),
     Scenario("no entry left", "SEAMDB is full", _used_up),
@@ -333,8 +333,8 @@ def interrupted_builds() -> list[InterruptedBuild]:
         interrupted_build("1.5.05", "1.5.06", "same library format"),
         interrupted_build("1.5.05", "1.5.06-crypto", "other library format"),
         interrupted_build("1.5.05", "1.5.06-detect", "new module detects"),
-        interrupted_build("1.5.20", "1.5.30", "bit 16: avoid", avoid=True),
-        interrupted_build("1.5.20", "1.5.30", "flag not used"),
+        interrupted_build("1.5.920", "1.5.930", "bit 16: avoid", avoid=True),
+        interrupted_build("1.5.920", "1.5.930", "flag not used"),
         interrupted_build("1.5.05", "1.5.06", "bit 16, flag not known", avoid=True),
     ]
 

@@ -130,22 +130,24 @@ BUILDS: dict[str, Build] = {build.name: build for build in (
     Build("1.5.06-detect", "as 1.5.06-crypto, but fails a build that the update interrupted", update=6, build_num=786,
           build_date=20240407, tdx_features0=0x2E1F_0FBF, minor_svn=6, hash_format=2,
           knobs=CHECKS_MISC_ENABLE | VERSION_1_VP_INIT | DETECT_AFTER_UPDATE),
-    Build("1.5.20", "can refuse SHUTDOWN while a TD is being built (TDX_FEATURES0 bit 47)", update=20, build_num=900,
+    Build("1.5.920", "can refuse SHUTDOWN while a TD is being built (TDX_FEATURES0 bit 47)", update=920, build_num=900,
           build_date=20250901, tdx_features0=0x22_6F3F_0FBF | UPDATE_COMPATIBILITY,
           knobs=CHECKS_MISC_ENABLE | VERSION_1_INIT | VERSION_1_VP_INIT, minor_svn=12),
-    Build("1.5.30", "writes handoff version 1, still reads 0", update=30, build_num=950, build_date=20260115,
+    Build("1.5.930", "writes handoff version 1, still reads 0", update=930, build_num=950, build_date=20260115,
           tdx_features0=0x22_6F3F_0FBF | UPDATE_COMPATIBILITY, module_hv=1, min_update_hv=0,
           knobs=CHECKS_MISC_ENABLE | VERSION_1_INIT | VERSION_1_VP_INIT, minor_svn=13),
-    Build("1.5.31", "writes and reads handoff version 1 only", update=31, build_num=951, build_date=20260215,
+    Build("1.5.931", "writes and reads handoff version 1 only", update=931, build_num=951, build_date=20260215,
           tdx_features0=0x22_6F3F_0FBF | UPDATE_COMPATIBILITY, module_hv=1, min_update_hv=1,
           knobs=CHECKS_MISC_ENABLE | VERSION_1_INIT | VERSION_1_VP_INIT, minor_svn=14),
-    Build("1.5.32", "handoff versions 0 to 1, hands off in version 1 only (NO_DOWNGRADE)", update=32, build_num=952,
+    Build("1.5.932", "handoff versions 0 to 1, hands off in version 1 only (NO_DOWNGRADE)", update=932, build_num=952,
           build_date=20260315, tdx_features0=0x22_6F3F_0FBF | UPDATE_COMPATIBILITY, module_hv=1, min_update_hv=0,
           no_downgrade=1, knobs=CHECKS_MISC_ENABLE | VERSION_1_INIT | VERSION_1_VP_INIT, minor_svn=14),
-    Build("1.5.33", "a later release that knows handoff version 0 only", update=33, build_num=953, build_date=20260415,
+    Build("1.5.933", "a later release that knows handoff version 0 only", update=933, build_num=953,
+          build_date=20260415,
           tdx_features0=0x2_26F3_0FBF | UPDATE_COMPATIBILITY,
           knobs=CHECKS_MISC_ENABLE | VERSION_1_INIT | VERSION_1_VP_INIT, minor_svn=15),
-    Build("1.5.40", "as 1.5.30, and can be disabled (TDH.SYS.DISABLE)", update=40, build_num=960, build_date=20260601,
+    Build("1.5.940", "as 1.5.930, and can be disabled (TDH.SYS.DISABLE)", update=940, build_num=960,
+          build_date=20260601,
           tdx_features0=0x2_26F3_0FBF | UPDATE_COMPATIBILITY, module_hv=1,
           knobs=CHECKS_MISC_ENABLE | VERSION_1_INIT | VERSION_1_VP_INIT | DISABLE, minor_svn=16),
     Build("2.0.05", "the next major SVN", major=2, minor=0, update=5, build_num=1010, build_date=20250123,
@@ -155,13 +157,17 @@ BUILDS: dict[str, Build] = {build.name: build for build in (
           build_num=300, build_date=20220601, tdx_features0=0, knobs=0, minor_svn=3, major_svn=0),
 )}
 """Builds by name.  1.5.01 to 1.5.16 follow the published releases' versions, dates, SVNs and TDX_FEATURES0; the others
-are *chosen* so that every outcome of an update occurs."""
+are *chosen* so that every outcome of an update occurs.  Invented ones of line 1.5 have an update number above 900,
+which no release has."""
+
+FORMER_NAMES = {f"1.5.{update}": f"1.5.9{update}" for update in (20, 30, 31, 32, 33, 40)}
+"""Names that invented builds had before releases of these numbers came out; only :func:`get_build` still knows them."""
 
 
 def get_build(name: str) -> Build:
     """A named build; an unknown name is an error that lists the known ones."""
     try:
-        return BUILDS[name]
+        return BUILDS[FORMER_NAMES.get(name, name)]
     except KeyError:
         raise SeamrefError(f"no TDX module build {name!r}; there are {', '.join(BUILDS)}") from None
 

@@ -70,7 +70,7 @@ AFTER: dict[str, tuple[bytes, int]] = {
     "lower minor SVN": (blob("1.5.01"), 0x8000000000020000),
     "other major SVN": (blob("2.0.05"), 0x8000000000000003),
     "other processors": (blob("1.5.16", signed={"cpuid_table": [0xA06D0]}), 0x8000000000010004),
-    "handoff version it cannot read": (blob("1.5.31"), 0x8000000000000004),
+    "handoff version it cannot read": (blob("1.5.931"), 0x8000000000000004),
     "too large for SEAMRR": (blob("1.5.16", signed={"num_global_data_pages": 60000}), 0x8000000000010002),
 }
 """Let through by the kernel: P-SEAMLDR refuses when the old module is already shut down."""
@@ -85,7 +85,7 @@ def test_story__a_good_image_and_the_TDs_live_on(cpus: int, sockets: int, schedu
     assert not any("SEAMCALL" in line for line in host.state.dmesg)
     register = SEAMEXTEND.decode(host.platform.SEAMEXTEND)
     assert register.tee_tcb_svn.seam_minor_svn == 11 and register.seam_ready == 1
-    assert seamldr_install_module(host, blob("1.5.20"), schedule) is Errno.OK  # type: ignore[arg-type]
+    assert seamldr_install_module(host, blob("1.5.920"), schedule) is Errno.OK  # type: ignore[arg-type]
     assert count_of(host, td) == 5
 
 
@@ -132,9 +132,9 @@ def test_failure_in_SHUTDOWN__v10_asks_published_modules_for_what_they_do_not_kn
 
 
 def test_failure_in_SHUTDOWN__a_TD_is_being_built_and_the_module_says_so() -> None:
-    host = machine(2, module="1.5.20", series=V10)
+    host = machine(2, module="1.5.920", series=V10)
     td = vmm.build_td(host.platform, until="TDH.MEM.PAGE.ADD")
-    assert story(host, blob("1.5.30")) == ("idle\ntransferring:device-busy\n", "1.5.20\n")
+    assert story(host, blob("1.5.930")) == ("idle\ntransferring:device-busy\n", "1.5.920\n")
     assert td.hkid and not any("failed" in line for line in host.state.dmesg)
 
 
@@ -259,10 +259,10 @@ def test_collision__merged_updates_in_the_middle_of_a_TD_build() -> None:
 def test_SERIES__every_version_updates_on_the_real_thing(name: str) -> None:
     series = SERIES[name]
     refuses = series.compat.name == "ALWAYS"
-    host = machine(4, sockets=2, module="1.5.20" if refuses else "1.5.05", series=series)
+    host = machine(4, sockets=2, module="1.5.920" if refuses else "1.5.05", series=series)
     (td,) = add_tds(host)
     assert count_of(host, td) == 1
-    assert seamldr_install_module(host, blob_for(series, "1.5.30" if refuses else "1.5.16"), round_robin()) is Errno.OK
+    assert seamldr_install_module(host, blob_for(series, "1.5.930" if refuses else "1.5.16"), round_robin()) is Errno.OK
     assert count_of(host, td) == 2
 
 

@@ -29,7 +29,7 @@ def test_commands__story_of_a_refused_update_ends_with_1(capsys: pytest.CaptureF
 
 def test_commands__handoff_shows_the_header(capsys: pytest.CaptureFixture[str]) -> None:
     assert "01 00 00 00 8a d0 00 00" in run(capsys, "tdx-handoff")
-    assert "VALID 1, HV 1, SIZE 53390" in run(capsys, "tdx-handoff", "--module", "1.5.30")
+    assert "VALID 1, HV 1, SIZE 53390" in run(capsys, "tdx-handoff", "--module", "1.5.930")
 
 
 def test_commands__build_names_the_wrong_MRTD(capsys: pytest.CaptureFixture[str]) -> None:

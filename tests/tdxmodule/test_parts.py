@@ -147,7 +147,7 @@ def test_not_modelled__L2_VMs() -> None:
 
 
 def test_SYS_DISABLE__forgets_everything_and_a_cold_start_works_again() -> None:
-    p, td = with_td(module="1.5.40")
+    p, td = with_td(module="1.5.940")
     p, td = p.fork(), td.copy()
     vmm.run_td(p, 0, td)
     assert vmm.tdh(p, 0, "TDH.SYS.DISABLE").ok
@@ -165,7 +165,7 @@ def test_SYS_DISABLE__older_modules_have_no_such_leaf() -> None:
 
 
 def test_SYS_DISABLE__an_event_interrupts_it_between_TDMRs() -> None:
-    p = staged("tdmr.init", "1.5.40").fork()
+    p = staged("tdmr.init", "1.5.940").fork()
     glob = Look(p).glob
     second = bytearray(glob.raw("tdmrs[0]"))
     second[0:8] = (0x1_8000_0000).to_bytes(8, "little")

@@ -16,7 +16,7 @@ from seamref.tdxmodule.guest import DATA_GPA, EXTEND_RTMR, GO_ON, SECRET
 from seamref.tdxmodule.look import Look, td_facts, visible_to_host
 from seamref.tdxmodule.structures import OpState, PageType
 
-MODULES = ("1.5.05", "1.5.06", "1.5.16", "1.5.33")
+MODULES = ("1.5.05", "1.5.06", "1.5.16", "1.5.933")
 ops = st.one_of(
     st.tuples(st.just("build"), st.integers(0, 2), st.sampled_from((1, 2, 4, 9, 14, 25, 60))),
     st.tuples(st.just("run"), st.integers(0, 2), st.sampled_from((1000, 1, 5, 9))),

@@ -251,8 +251,8 @@ def other_sigstruct(module: str, **fields: int) -> Case:
 
 
 simple("SYS.INIT.module_hv", S.TDX_SYS_INCOMPATIBLE_SIGSTRUCT, 0, other_sigstruct("1.5.05", module_hv=1))
-simple("SYS.INIT.min_update_hv", S.TDX_SYS_INCOMPATIBLE_SIGSTRUCT, 0, other_sigstruct("1.5.31", min_update_hv=0))
-simple("SYS.INIT.no_downgrade", S.TDX_SYS_INCOMPATIBLE_SIGSTRUCT, 0, other_sigstruct("1.5.32", no_downgrade=0))
+simple("SYS.INIT.min_update_hv", S.TDX_SYS_INCOMPATIBLE_SIGSTRUCT, 0, other_sigstruct("1.5.931", min_update_hv=0))
+simple("SYS.INIT.no_downgrade", S.TDX_SYS_INCOMPATIBLE_SIGSTRUCT, 0, other_sigstruct("1.5.932", no_downgrade=0))
 simple("SYS.INIT.handoff_pages", S.TDX_SYS_INCOMPATIBLE_SIGSTRUCT, 0, other_sigstruct("1.5.05", num_handoff_pages=12))
 simple("SYS.INIT.entropy", S.TDX_RND_NO_ENTROPY, 0, init(lambda w: w.p.inject("rdrand", (0, 0))))
 
@@ -376,12 +376,12 @@ simple("SYS.RDALL.unknown", S.TDX_METADATA_FIELD_ID_INCORRECT, 0,
 # --- SHUTDOWN, UPDATE
 
 SD = "TDH.SYS.SHUTDOWN"
-simple("SYS.SHUTDOWN.old", S.TDX_OPERAND_INVALID, 1, lambda: World("tdmr.init", "1.5.31").ask(SD, rcx=0))
+simple("SYS.SHUTDOWN.old", S.TDX_OPERAND_INVALID, 1, lambda: World("tdmr.init", "1.5.931").ask(SD, rcx=0))
 simple("SYS.SHUTDOWN.new", S.TDX_OPERAND_INVALID, 1, lambda: World().ask(SD, rcx=1))
-simple("SYS.SHUTDOWN.no_downgrade", S.TDX_OPERAND_INVALID, 1, lambda: World("tdmr.init", "1.5.32").ask(SD, rcx=0))
+simple("SYS.SHUTDOWN.no_downgrade", S.TDX_OPERAND_INVALID, 1, lambda: World("tdmr.init", "1.5.932").ask(SD, rcx=0))
 simple("SYS.SHUTDOWN.lock", S.TDX_SYS_BUSY, 0, disturbed("tdmr.init", poke_global("global_lock", 1), SD))
 simple("SYS.SHUTDOWN.sensitive", S.TDX_UPDATE_COMPAT_SENSITIVE, 0,
-       lambda: World.with_td("TDH.MNG.INIT", "1.5.20").ask(SD, rcx=1 << 16))
+       lambda: World.with_td("TDH.MNG.INIT", "1.5.920").ask(SD, rcx=1 << 16))
 
 
 @row("SYS.SHUTDOWN.busy", S.TDX_SYS_BUSY)
@@ -422,7 +422,7 @@ simple("SYS.UPDATE.lock", S.TDX_SYS_BUSY, 0, updating(poke_global("global_lock",
 simple("SYS.UPDATE.state", S.TDX_SYS_STATE_INCORRECT, 0, lambda: World("config").ask("TDH.SYS.UPDATE"))
 simple("SYS.UPDATE.lps", S.TDX_SYS_STATE_INCORRECT, 0, updating(nothing, lps=1))
 simple("SYS.UPDATE.valid", S.TDX_SYS_INVALID_HANDOFF, 0, updating(nothing))
-simple("SYS.UPDATE.old", S.TDX_SYS_INVALID_HANDOFF, 0, updating(header(hv=0), "1.5.31"))
+simple("SYS.UPDATE.old", S.TDX_SYS_INVALID_HANDOFF, 0, updating(header(hv=0), "1.5.931"))
 simple("SYS.UPDATE.new", S.TDX_SYS_INVALID_HANDOFF, 0, updating(header(hv=1), "1.5.05"))
 
 # --- DISABLE
@@ -432,7 +432,7 @@ DIS = "TDH.SYS.DISABLE"
 
 def disabling(act: Callable[[World], None]) -> Case:
     def case() -> vmm.Answered:
-        world = World("tdmr.init", "1.5.40")
+        world = World("tdmr.init", "1.5.940")
         act(world)
         return world.ask(DIS)
 
@@ -701,7 +701,7 @@ def silent_rows() -> frozenset[str]:
 
 def everything_goes_well() -> None:
     """A history without a refusal: bring up, read, build, run, measure, verify, update, take down."""
-    p = vmm.boot(1, 2, "1.5.20")
+    p = vmm.boot(1, 2, "1.5.920")
     vmm.bring_up(p)
     assert tdh(p, 0, "TDH.SYS.INFO", **GOOD_INFO).ok
     assert tdh(p, 0, "TDH.SYS.RDALL", rdx=0x2100_0000, r8=ONES).ok
@@ -713,14 +713,14 @@ def everything_goes_well() -> None:
     verifier = vmm.build_td(p, number=1, program=tdcall_program(rax=22, rcx=DATA_GPA),
                             data=vmm.report_of(p, 0, handle).encode())
     assert vmm.run_td(p, 0, verifier).count == 0
-    assert vmm.update(p, "1.5.30", avoid=True).ok
+    assert vmm.update(p, "1.5.930", avoid=True).ok
     late = vmm.build_td(p, number=2)
     for one in (handle, verifier, late):
         vmm.tear_down(p, 0, one)
     p.inject("pconfig", (1, 0))
     detecting = staged("tdmr.init", "1.5.06-detect").fork()
     vmm.build_td(detecting)
-    assert tdh(staged("tdmr.init", "1.5.40").fork(), 0, DIS).ok
+    assert tdh(staged("tdmr.init", "1.5.940").fork(), 0, DIS).ok
 
 
 @pytest.mark.parametrize("id", ROWS)

@@ -72,7 +72,7 @@ def test_story__several_updates_in_a_row_keep_the_TD(platform_ready: Platform) -
     platform = platform_ready
     td = vmm.build_td(platform)
     count = vmm.run_td(platform, 0, td).count
-    for name in ("1.5.06", "1.5.16", "1.5.20", "1.5.30"):
+    for name in ("1.5.06", "1.5.16", "1.5.920", "1.5.930"):
         assert vmm.update(platform, name).ok, name
         count += 1
         assert vmm.run_td(platform, 0, td).count == count

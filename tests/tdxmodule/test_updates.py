@@ -149,14 +149,14 @@ def test_updates__avoid_does_not_cover_a_TD_that_an_older_module_initialised() -
     td = vmm.new_td(1)
     steps = vmm.build_steps(platform, 0, td)
     vmm.go_on_building(steps, "TDH.MNG.INIT")
-    assert vmm.update(platform, "1.5.20").ok, "1.5.05 does not know the flag, so no flag"
+    assert vmm.update(platform, "1.5.920").ok, "1.5.05 does not know the flag, so no flag"
     assert Look(platform).glob.num("num_sensitive") == 0
-    assert vmm.update(platform, "1.5.30", avoid=True).ok, "nobody counted it"
+    assert vmm.update(platform, "1.5.930", avoid=True).ok, "nobody counted it"
 
 
 def test_updates__handoff_version_1_hands_the_count_off() -> None:
-    platform, _ = running("1.5.30")
+    platform, _ = running("1.5.930")
     vmm.build_td(platform, number=1, until="TDH.MNG.INIT")
-    assert vmm.update(platform, "1.5.32").ok
+    assert vmm.update(platform, "1.5.932").ok
     assert Look(platform).glob.num("num_sensitive") == 1
-    assert vmm.update(platform, "1.5.31", avoid=True).answer.word == 0x8000051200000000  # type: ignore[union-attr]
+    assert vmm.update(platform, "1.5.931", avoid=True).answer.word == 0x8000051200000000  # type: ignore[union-attr]

@@ -206,7 +206,7 @@ def _update_cases() -> Iterator[Case]:
     yield Case("INSTALL.update.handoff_size", "14 pages of handoff data, and 8 bytes of header",
                Attempt(scenario=UPDATE, handoff={"size": 14 * PAGE}))
     yield Case("INSTALL.update.handoff_hv_low", "data in version 0 for a module that reads 1 only",
-               Attempt(scenario=UPDATE, build="1.5.31"))
+               Attempt(scenario=UPDATE, build="1.5.931"))
     yield Case("INSTALL.update.handoff_hv_high", "data in version 1 for a module that reads 0 only",
                Attempt(scenario=UPDATE, handoff={"hv": 1}))
 
