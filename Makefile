@@ -42,7 +42,10 @@ test: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS)
 
 quick: $(READY)
-	$(BIN)/python -m pytest -n $(JOBS) --quick tests
+	@$(BIN)/python -m ruff check --quiet .
+	@$(BIN)/python -m mypy --strict --no-error-summary
+	@$(BIN)/lint-imports >/dev/null || $(BIN)/lint-imports
+	@$(BIN)/python -m pytest -q -n $(JOBS) --quick tests
 
 thorough: $(READY)
 	SEAMREF_THOROUGH=1 $(BIN)/python -m pytest -n $(JOBS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import subprocess
@@ -26,6 +25,8 @@ settings.load_profile("house")
 
 def _build(shared: Path) -> None:
     """Build the book from scratch below ``shared``, once for a run: whoever comes second waits for the first."""
+    import fcntl  # not on Windows, where the core's tests run without the book
+
     shared.mkdir(parents=True, exist_ok=True)
     status, log = shared / "exit-status", shared / "log.txt"
     with (shared / "lock").open("w") as lock:
