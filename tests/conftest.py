@@ -20,7 +20,16 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # A property that fails must fail again: no random seed, and no clock in a verdict.
 settings.register_profile("house", derandomize=True, deadline=None, print_blob=True)
-settings.load_profile("house")
+settings.register_profile("thorough", parent=settings.get_profile("house"), max_examples=2000)
+THOROUGH = bool(os.environ.get("SEAMREF_THOROUGH"))
+settings.load_profile("thorough" if THOROUGH else "house")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is marked ``thorough`` is the whole of what another test samples: only `make thorough` runs it."""
+    for item in items:
+        if item.get_closest_marker("thorough") and not THOROUGH:
+            item.add_marker(pytest.mark.skip(reason="the whole of what is sampled: make thorough"))
 
 
 def _build(shared: Path) -> None:

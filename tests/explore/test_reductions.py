@@ -51,6 +51,14 @@ def test_audit__declarations_hold_at_every_reachable_state(name: str, cpus: int,
     assert done.states and done.declarations
 
 
+@pytest.mark.thorough
+@pytest.mark.parametrize("assume", [Assume(), CAUTIOUS], ids=["optimistic", "cautious"])
+@pytest.mark.parametrize("name", ["update-v3", "update-without-lock", "update-bad-signature"])
+def test_audit__declarations_hold_at_every_reachable_state_of_the_long_ones(name: str, assume: Assume) -> None:
+    """What the test above samples: every state, not every third or fourth."""
+    test_audit__declarations_hold_at_every_reachable_state(name, 2, 1, assume)
+
+
 def test_audit__a_wrong_declaration_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     from seamref.explore import independence
 
