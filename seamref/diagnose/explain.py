@@ -229,7 +229,8 @@ def _one_name(text: str) -> list[Explanation]:
     if word in _PLAIN:
         return [replace(e, stated=()) for e in explain_software(_PLAIN[word])]
     if word in LoaderStatus.__members__:
-        return explain_pseamldr(int(LoaderStatus[word]))
+        also = _errno(ERRNO_NUMBER[word]) if word in ERRNO_NUMBER else []  # ENOMEM is an errno's name too
+        return explain_pseamldr(int(LoaderStatus[word])) + also
     if word in ModuleStatus.__members__:
         return _named_status(ModuleStatus[word])
     if f"TDX_{word}" in ModuleStatus.__members__ and word != "SUCCESS":
@@ -512,7 +513,7 @@ def whole_number_is_too_long(text: str) -> bool:
 # --- whole logs -----------------------------------------------------------------------------------------------
 
 MAX_ANSWERS = 2000
-MAX_SHAPES = 50_000
+MAX_SHAPES = 20_000
 _DIGITS = str.maketrans("123456789", "000000000")
 
 
@@ -558,7 +559,7 @@ def explain_log(lines: Iterable[str], *, everything: bool = True, last_boot: boo
 
     ``everything``: answer every line that is not empty; otherwise only those that have to do with TDX.
     ``last_boot``: when a kernel starts, what the one before it said is dropped.  Bounds: the
-    first 2,000 answers are kept, and of lines that nothing is known about 50,000 shapes are tried.
+    first 2,000 answers are kept, and of lines that nothing is known about 20,000 shapes are tried.
     """
     report = LogReport()
     messages: set[int] = set()

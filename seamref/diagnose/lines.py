@@ -104,6 +104,8 @@ _BIOS_TDX = "BIOS: Memory Encryption (TME) and TME-MT on, TDX on, SEAM loader on
 _SEAMRR = "read it: rdmsr -f 11:11 0x1401 (1: valid); " + _BIOS_TDX
 _TD_IOCTL = r"KVM_TDX_(?:CAPABILITIES|INIT_VM|INIT_VCPU|INIT_MEM_REGION|FINALIZE_VM|GET_CPUID|[A-Z_]+)"
 
+_LEAF = r"(?:\b|_)(?P<name>(?:TD[HG]|SEAMLDR)[._][A-Z0-9._]+)\b(?: ?\((?:leaf )?(?:0x)?[0-9a-f]{1,16}\))?"
+
 FORMS: tuple[LineForm, ...] = (
     # --- SEAMCALL failed, in every wording: read by seamref.diagnose.explain, which knows the fields
     LineForm("LOG.seamcall_failed",
@@ -112,12 +114,13 @@ FORMS: tuple[LineForm, ...] = (
     LineForm("LOG.seamcall_failed_cpu", r"SEAMCALL failed: (?:CPU (?P<cpu>\d{1,5}): )?leaf (?P<leaf>0x[0-9a-f]{1,16}|"
              r"\d{1,5}), error (?P<status>0x[0-9a-f]{1,16})\b", "a SEAMCALL failed", C, kernels=EARLY,
              source="public mails of the TDX host series v4 to v16"),
-    LineForm("LOG.leaf_failed", r"(?P<name>\b(?:TD[HG]|SEAMLDR)[._][A-Z0-9._]+)\b(?: on CPU (?P<cpu>\d+))? "
-             r"fail(?:ed|s|ure)\b(?: with(?: (?:status|error|err))?)?:? ?\(?(?P<status>0x[0-9a-f]{5,16})\b",
+    LineForm("LOG.leaf_failed", _LEAF + r"(?: on CPU (?P<cpu>\d{1,5}))?,? (?:fail(?:ed|s|ure)|returned|error)\b(?: "
+             r"with)?"
+             r"(?: (?:status|error|err|code|result))?[:,=]? ?\(?(?P<status>0x[0-9a-f]{5,16})\b",
              "a leaf failed", C, who="the caller that the line names"),
-    LineForm("LOG.leaf_failed_name", r"(?P<name>\b(?:TD[HG]|SEAMLDR)[._][A-Z0-9._]+)\b fail(?:ed|s|ure)\b"
-             r"(?: with(?: (?:status|error|err))?)?:? ?(?P<status>[A-Z][A-Z0-9_]{3,60})\b", "a leaf failed", C,
-             who="the caller that the line names"),
+    LineForm("LOG.leaf_failed_name", _LEAF + r",? (?:fail(?:ed|s|ure)|returned)\b(?: with)?(?: "
+             r"(?:status|error|err))?[:,]? "
+             r"?(?P<status>[A-Z][A-Z0-9_]{3,60})\b", "a leaf failed", C, who="the caller that the line names"),
     LineForm("LOG.not_vmx", r"SEAMCALL failed: CPU (?P<cpu>\d{1,5}) is not in VMX operation",
              "SEAMCALL met #UD on CPU {cpu}: that CPU had not executed VMXON", C, Link.KERNEL, kernels=EARLY,
              causes=("KVM had not switched VMX on there", "VMX is off in BIOS (IA32_FEATURE_CONTROL)"),
@@ -228,7 +231,8 @@ FORMS: tuple[LineForm, ...] = (
     LineForm("LOG.module_load_failed", r"^tdx: Failed to load TDX module", "P-SEAMLDR refused the module; the line "
              "before "
              "says why", C, Link.MODULE, kernels="5.10 to 5.15 out of tree"),
-    LineForm("LOG.not_loaded", TDX + r"(?:TDX )?module (?:is )?not loaded", "SEAMCALL met VMfailInvalid: no module is "
+    LineForm("LOG.not_loaded", r"(?:" + TDX + r"(?:TDX )?|^TDX )module (?:is )?not loaded",
+             "SEAMCALL met VMfailInvalid: no module is "
              "loaded, or it was disabled (TDH.SYS.INIT is the first call)", C, Link.MODULE,
              causes=("BIOS or a loader did not install a TDX module", "P-SEAMLDR is not there either",
                      "in an update: a CPU did not take part, so P-SEAMLDR did not complete the session"),
@@ -248,7 +252,7 @@ FORMS: tuple[LineForm, ...] = (
     LineForm("LOG.init_failed", TDX + r"(?:TDX[- ])?(?:module )?initialization failed \((?P<errno>-\d{1,4})\)",
              "initialisation failed with {errno}", Q, Link.KERNEL, clauses=("LNX.tdmr",),
              advice="the line before it says why"),
-    LineForm("LOG.init_failed_old", r"Failed to (?:initialize|find) (?:the )?TDX module\.? (?P<errno>-\d{1,4})",
+    LineForm("LOG.init_failed_old", r"Failed to (?:initialize|find) (?:the )?TDX module\.? \(?(?P<errno>-\d{1,4})\b",
              "initialisation failed with {errno}", Q, Link.KERNEL, kernels=OUT, advice="the line before it says why"),
     LineForm("LOG.reserved", r"initialization failed: TDMR \[(?P<base>0x[0-9a-f]{1,16}), (?P<end>0x[0-9a-f]{1,16})\):? "
              r"reserved areas exhausted", "one TDMR [{base}, {end}) has more holes than the module allows (16): the "
@@ -271,7 +275,8 @@ FORMS: tuple[LineForm, ...] = (
              "TDMRs are used", W, Link.KERNEL),
     LineForm("LOG.pamt_node", r"unable to find local NUMA node for PAMT allocation", "PAMT comes from another node", N,
              Link.KERNEL),
-    LineForm("LOG.hibernation", r"initialization failed: Hibernation support is enabled", "the kernel gives TDX up "
+    LineForm("LOG.hibernation", TDX + r"(?:initialization failed: )?Hibernation support is enabled",
+             "the kernel gives TDX up "
              "because "
              "hibernation is available", C, Link.KERNEL, recoverable="yes, after a reboot",
              advice="boot with nohibernate on the kernel command line", clauses=("LNX.tdx_init",)),
@@ -303,9 +308,13 @@ FORMS: tuple[LineForm, ...] = (
              "online CPU of a package stays while TDs have KeyIDs", W, Link.KERNEL, recoverable="yes",
              advice="end the TDs first", clauses=("LNX.cpu_offline",)),
     # --- KVM
-    LineForm("LOG.kvm_failed", r"kvm[_-]intel: Failed to initialize TDX module", "KVM could not bring the module up; "
+    LineForm("LOG.kvm_failed", r"kvm[_-]intel: (?:Failed to initialize TDX module|TDX module "
+             r"initialization failed)", "KVM could not bring the module up; "
              "the "
              "lines before say why", Q, Link.KVM, kernels=UBUNTU, advice="look for the first failure before this line"),
+    LineForm("LOG.tdx_host_probe", r"tdx_host: probe\b.*failed(?: with error (?P<errno>-\d{1,4}))?",
+             "the tdx-host driver found "
+             "no module that is up", Q, Link.KERNEL, advice="the lines before it say why"),
     LineForm("LOG.kvm_symbols", r"kvm_intel: no symbol version for (?P<symbol>\S+)", "kvm_intel was built apart from "
              "the "
              "kernel ({symbol} has no version): by itself this stops nothing", W, Link.KVM),
@@ -379,6 +388,11 @@ FORMS: tuple[LineForm, ...] = (
     LineForm("LOG.warn_update", r"WARNING.*tdx_module_run_update", "the version could not be read after the update, "
              "or a "
              "feature changed; the update counts as done", W, Link.UPDATE, clauses=("UPDATE.run_update",)),
+    # --- the kernel itself
+    LineForm("LOG.linux", r"^Linux version (?P<version>[\w.+~-]{1,64})", "a kernel starts: {version}", N, None),
+    LineForm("LOG.command_line", r"^(?:Kernel command line|Command line): ",
+             "the kernel command line; the doctor looks for "
+             "kvm_intel.tdx and nohibernate in it", N, None),
     # --- the UEFI loader
     LineForm("LOG.uefi_installed", r"^(?:says: )?TDX module (?P<not>not )?installed$", "what Intel's UEFI loader "
              "believes: "

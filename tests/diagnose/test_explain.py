@@ -228,4 +228,7 @@ def test_explain__no_number_is_taken_out_of_a_line() -> None:
     for line in ("[   14.000034] usb 3-3: new device 34", "Jul 08 09:10:11 box app[33]: 2021 items, 35 left",
                  "kernel 6.8.0-1013 #20", "virt/tdx: something new (34)", "foo: -5", "CPU 7: 0x22", "0x22 0x23"):
         assert explain(line) == [], line
+    assert "VMfailInvalid" in text_of("TDX Module not loaded") and "Hibernation" not in text_of("Hibernation is "
+                                                                                                "enabled")
+    assert len(explain("ENOMEM")) == 2, "P-SEAMLDR's status, and an errno"
     assert re.search(r"a status in this line", text_of("weird: ended with 0xc000050600000000, at 12.5"))
