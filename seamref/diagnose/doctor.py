@@ -246,6 +246,9 @@ def _bios(c: Case) -> Finding:
         return Finding(link, Verdict.WRONG, f"a hypervisor: {e.virtual or 'cpuinfo flag hypervisor'}", "this is a "
                        "virtual "
                        "machine: SEAMCALL belongs to the host", "run it on bare metal", form="EVIDENCE.virtual")
+    if (inside := c.form("LOG.td_guest")) is not None:
+        return Finding(link, Verdict.WRONG, inside.line, "this is the log of a TD, not of its host, where TDX works",
+                       "take the host's log", form="EVIDENCE.virtual")
     gave_up = c.form("LOG.hibernation")
     private, enabled = e.bits(msr.KEYID_PARTITIONING, 63, 32), e.bits(msr.TME_ACTIVATE, 1, 1)
     locked = e.bits(msr.TME_ACTIVATE, 0, 0)

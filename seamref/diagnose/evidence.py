@@ -110,7 +110,8 @@ _PATHS = re.compile(r"(?:^|/)(kvm_intel/parameters/tdx|seamldr_version|num_remai
 _GREP = re.compile(r"^(?:\S*/)?(seamldr_version|num_remaining_updates|tdx_host/version|tdx_module/error|"
                    r"tdx_module/status): ?(.*)$")
 _LSMOD = re.compile(r"^(kvm_intel|kvm|tdx_host|msr|tdx_guest)\s+\d+\s+-?\d+")
-_VIRTUAL = re.compile(r"^(?:Hypervisor detected: (\w+)|Hypervisor vendor: +(\w+)|systemd-detect-virt: (\w+))")
+_VIRTUAL = re.compile(r"^(?:Hypervisor detected: (\w+)|Hypervisor vendor: +(\w+)|systemd-detect-virt: (\w+)|"
+                      r"\s*(hypervisor) guest status\s*=\s*true)")
 
 
 class _Reader:

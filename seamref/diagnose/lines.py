@@ -393,6 +393,9 @@ FORMS: tuple[LineForm, ...] = (
     LineForm("LOG.command_line", r"^(?:Kernel command line|Command line): ",
              "the kernel command line; the doctor looks for "
              "kvm_intel.tdx and nohibernate in it", N, None),
+    LineForm("LOG.td_guest", r"^tdx: Guest detected|Memory Encryption Features active: Intel TDX|^virt: Intel TDX "
+             r"guest",
+             "this kernel runs inside a TD: its log says nothing about the host but that TDX works there", N, None),
     # --- the UEFI loader
     LineForm("LOG.uefi_installed", r"^(?:says: )?TDX module (?P<not>not )?installed$", "what Intel's UEFI loader "
              "believes: "

@@ -15,20 +15,29 @@ from seamref.errors import SeamrefError
 
 LIMIT = 1 << 14
 """Bytes of one line."""
+MOST = 1 << 30
+"""Bytes of one log: what never ends is refused."""
 
 
-def lines_of(stream: IO[bytes]) -> Iterator[str]:
+def lines_of(stream: IO[bytes], name: str = "standard input") -> Iterator[str]:
     """Lines of a binary stream, without their ends; bytes that are no UTF-8 become U+FFFD."""
+    total = 0
     while line := stream.readline(LIMIT):
         yield line.decode("utf-8", "replace").rstrip("\r\n")
+        total += len(line)
         while len(line) == LIMIT and not line.endswith(b"\n"):
             line = stream.readline(LIMIT)
+            total += len(line)
+            if total > MOST:
+                break
+        if total > MOST:
+            raise SeamrefError(f"{name}: more than {MOST >> 20} MiB, which no log has")
 
 
 def file_lines(path: Path) -> Iterator[str]:
     """Lines of a file."""
     with path.open("rb") as stream:
-        yield from lines_of(stream)
+        yield from lines_of(stream, str(path))
 
 
 def stdin_lines() -> Iterator[str]:

@@ -134,6 +134,21 @@ def test_doctor__a_log_that_just_ends_is_not_known_and_says_what_to_ask() -> Non
     assert judge([]).sentence.startswith("not known") and not judge(["hello", "0x22", "-5"]).well
 
 
+@pytest.mark.parametrize("line", ["[    0.000000] tdx: Guest detected", "Hypervisor vendor:                   KVM",
+                                  "      hypervisor guest status                 = true", "flags : fpu hypervisor",
+                                  "Memory Encryption Features active: Intel TDX"])
+def test_doctor__a_virtual_machine_is_no_host(line: str) -> None:
+    found = judge([line, "[    1.0] x86/tme: not enabled by BIOS"])
+    assert found.first is not None and found.first.form == "EVIDENCE.virtual"
+
+
+def test_read__what_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("seamref.diagnose.read.MOST", 1 << 20)
+    for command in ("doctor", "explain"):
+        assert main([command, "/dev/zero"]) == 2
+        assert "which no log has" in capsys.readouterr().err
+
+
 def test_doctor__several_files_add_up() -> None:
     evidence = Evidence()
     gather(read("not_shown"), evidence)

@@ -176,6 +176,17 @@ def test_explain__binary_garbage_is_read_without_a_traceback(data: bytes) -> Non
     explain_log(data.decode("utf-8", "replace").split("\n"))
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.lists(TEXT, max_size=12))
+def test_doctor__any_text_has_a_diagnosis_and_none_is_well_without_a_module(lines: list[str]) -> None:
+    from seamref.diagnose.doctor import diagnose
+    from seamref.diagnose.evidence import gather
+
+    found = diagnose(gather(lines))
+    assert found.text() and found.to_json()["links"]
+    assert not found.well or any("initialized" in line.lower() or "Y" in line for line in lines)
+
+
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_strip_prefix__leaves_the_message(prefix: str) -> None:
     message = "virt/tdx: module not loaded"
