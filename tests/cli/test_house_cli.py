@@ -487,3 +487,25 @@ def test_start_up_costs_little(words: list[str]) -> None:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         spent.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
     assert min(spent) < 0.6, spent  # twice what is asked for: another machine may be slower
+
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+from seamref.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_blob__a_file_that_cannot_grow_leaves_what_was_there(force: list[str], tmp_path: Path) -> None:
+    """The system refuses the write half way, as a full disk does: the old file, or none, and a line that names it."""
+    blob, out = tmp_path / "b", tmp_path / "o"
+    assert main(["blob", "mint", str(blob)]) == 0
+    if force:
+        out.write_bytes(b"old")
+    done = subprocess.run([sys.executable, "-c", LIMITED, "blob", "convert", str(blob), str(out), *force], cwd=ROOT,
+                          capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (2, f"seamref: {out}: File too large\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == (["b", "o"] if force else ["b"])
+    assert not force or out.read_bytes() == b"old"
