@@ -269,7 +269,7 @@ def _worker_ahead(
             return found, True
         found |= _acks(current, limit, may_fail)
     for state in UpdateState:
-        if state > current and state <= limit:
+        if current < state <= min(limit, UpdateState.DONE):
             found |= _phase(world, shared, cpu, state, frozen, assume) | _acks(state, limit, may_fail)
     leaves = may_fail or shared.failures > 0 or limit >= UpdateState.DONE
     if leaves:
