@@ -14,7 +14,6 @@ once).
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from array import array
@@ -315,7 +314,11 @@ class Search:
 
 
 def _resident() -> float:
-    """MiB of resident memory at its peak."""
+    """MiB of resident memory at its peak; 0 where nobody says (Windows, a browser's Python)."""
+    try:
+        import resource
+    except ImportError:
+        return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
