@@ -94,6 +94,7 @@ _REPORT: tuple[tuple[re.Pattern[str], int, int, int], ...] = tuple(
     (re.compile(rf"^{name}(?: bit)?:\s*(?:0x)?([0-9a-fA-F]{{1,16}})\b", re.IGNORECASE), address, high, low)
     for name, address, high, low in (
         ("(?:MK_TME_ENABLED?|HW_ENCRYPT_ENABLE)", 0x982, 1, 1), ("(?:SEAM_RR|TDX_STATUS)", 0x1401, 11, 11),
+        ("(?:- )?SEAMRR lock", 0x1401, 10, 10),
         ("NUM_TDX_PRIV_KEYS", 0x87, 63, 32), ("SGX_AND_MCHECK_STATUS", 0xA0, 63, 0)))
 """Lines of canonical/tdx's system-report: register and field that each one shows, as rdmsr prints it."""
 _NO_MSR = re.compile(r"^rdmsr: CPU \d+ cannot read MSR 0x([0-9a-fA-F]+)")

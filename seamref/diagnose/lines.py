@@ -234,8 +234,8 @@ FORMS: tuple[LineForm, ...] = (
     LineForm("LOG.not_loaded", r"(?:" + TDX + r"(?:TDX )?|^TDX )module (?:is )?not loaded",
              "SEAMCALL met VMfailInvalid: no module is "
              "loaded, or it was disabled (TDH.SYS.INIT is the first call)", C, Link.MODULE,
-             causes=("BIOS or a loader did not install a TDX module", "P-SEAMLDR is not there either",
-                     "in an update: a CPU did not take part, so P-SEAMLDR did not complete the session"),
+             causes=("BIOS or a loader did not install a TDX module", "perhaps P-SEAMLDR is not there either",
+                     "or, in an update: a CPU did not take part, so P-SEAMLDR did not complete the session"),
              recoverable="no", advice="install a module before the kernel (BIOS: SEAM loader; EFI/TDX/TDX-SEAM.so "
              "beside its "
              "sigstruct); after an update: reboot", clauses=("LNX.sysinit_once", "SEAMCALL.module_not_ready")),
@@ -282,7 +282,7 @@ FORMS: tuple[LineForm, ...] = (
              advice="boot with nohibernate on the kernel command line", clauses=("LNX.tdx_init",)),
     LineForm("LOG.notifier", r"initialization failed: unable to register memory notifier \((?P<errno>-\d{1,4})\)",
              "the kernel could not watch memory hotplug ({errno})", C, Link.KERNEL),
-    LineForm("LOG.acpi_s3", r"Disable ACPI S3\. Turn off TDX in the BIOS to use ACPI S3", "suspend to RAM is switched "
+    LineForm("LOG.acpi_s3", r"Disable ACPI S3\b", "suspend to RAM is switched "
              "off "
              "because TDX cannot survive it: nothing is wrong", N, Link.KERNEL),
     LineForm("LOG.cmr", TDX + r"CMR: \[(?P<base>0x[0-9a-f]{1,16}), (?P<end>0x[0-9a-f]{1,16})\)", "convertible memory "
@@ -388,6 +388,22 @@ FORMS: tuple[LineForm, ...] = (
     LineForm("LOG.warn_update", r"WARNING.*tdx_module_run_update", "the version could not be read after the update, "
              "or a "
              "feature changed; the update counts as done", W, Link.UPDATE, clauses=("UPDATE.run_update",)),
+    # --- canonical/tdx's system report
+    LineForm("LOG.report_tme", r"^(?:MK_TME_ENABLED?|HW_ENCRYPT_ENABLE) bit: (?P<bit>[01])\b",
+             "IA32_TME_ACTIVATE[1] (MSR 0x982) "
+             "was read as {bit}; 1 is needed", N, None, who="system-report.sh", source="canonical/tdx"),
+    LineForm("LOG.report_seamrr", r"^(?:SEAM_RR|TDX_STATUS) bit: (?P<bit>[01])\b",
+             "IA32_SEAMRR_PHYS_MASK.VALID (MSR 0x1401 bit "
+             "11) was read as {bit}; with 0 every SEAMCALL meets #GP", N, None, who="system-report.sh",
+             clauses=("SEAMCALL.seamrr",), source="canonical/tdx"),
+    LineForm("LOG.report_keys", r"^NUM_TDX_PRIV_KEYS: (?P<count>(?:0x)?[0-9a-f]{1,8})\b",
+             "the number of TDX KeyIDs (MSR 0x87 bits "
+             "63:32) was read as {count}, hexadecimal; two are needed", N, None, who="system-report.sh",
+             source="canonical/tdx"),
+    LineForm("LOG.report_mcheck", r"^SGX_AND_MCHECK_STATUS: (?P<status>(?:0x)?[0-9a-f]{1,16})\b",
+             "MSR 0xA0 was read as {status}; "
+             "0 is expected: MCHECK and SGX activation had no error", N, None, who="system-report.sh",
+             source="canonical/tdx"),
     # --- the kernel itself
     LineForm("LOG.linux", r"^Linux version (?P<version>[\w.+~-]{1,64})", "a kernel starts: {version}", N, None),
     LineForm("LOG.command_line", r"^(?:Kernel command line|Command line): ",
@@ -418,7 +434,7 @@ FORMS: tuple[LineForm, ...] = (
 _COMPILED = tuple((re.compile(form.pattern, re.IGNORECASE), form) for form in FORMS)
 BY_ID = {form.id: form for form in FORMS}
 RELATED = re.compile(
-    rb"tdx|seam|td[hg][._]|x86/(?:mk)?tme|kvm|rdmsr|EBAD(?:SIG|HASH|PARAM|CALL|HANDOFF)|build_num|PAMT|RBP|self-snoop|"
+    rb"tdx|seam|MK_TME|HW_ENCRYPT|MCHECK|td[hg][._]|x86/(?:mk)?tme|kvm|rdmsr|EBAD(?:SIG|HASH|PARAM|CALL|HANDOFF)|build_num|PAMT|RBP|self-snoop|"
     rb"R(?:CX|09) 0x|sleeping function|0x[89abcdef][0-9a-f]{15}\b|S3\.|KeyID", re.IGNORECASE)
 """What a line must contain to be looked at in a whole log."""
 
