@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
                         ("--max-memory", args.max_memory)):
         if value is not None and value < 1:
             raise SeamrefError(f"{name} {value}: must be at least 1")
+    count(args.cpus, "--cpus", 1, 64)
     count(args.jobs, "--jobs", 1, 256)
     args.scenario = pick(args.scenario, SCENARIOS, "scenario")
     args.fault = [pick(name, FAULTS, "fault") for name in args.fault]

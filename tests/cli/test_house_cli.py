@@ -413,7 +413,7 @@ def test_json_is_what_the_text_says(capsys: pytest.CaptureFixture[str]) -> None:
     ("install --order 0,0", "each processor once"), ("install --lps 1024 --sockets 8", "processors: 8192"),
     ("remaining --seamdb 0", "--seamdb: 0, must be 1 to 64"), ("access host 0x7C001000 --keyid -1", "--keyid: -1"),
     ("access --matrix host", "--matrix judges every agent"), ("explore --cpus 0", "a scenario is missing"),
-    ("explore update --cpus 0", "--cpus 0"),
+    ("explore update --cpus 0", "--cpus 0"), ("explore update --cpus 1000000000", "must be 1 to 64"),
     ("explore nothing", "no scenario 'nothing'"), ("explore update --max-memory 0", "--max-memory 0"),
     ("event --revision SILIKON", "did you mean silicon?"), ("serialise --series v33", "did you mean v3"),
     ("module-story --from 9.9", "no build '9.9'"), ("module-story --sockets 9", "Topology.sockets: 9"),
