@@ -136,7 +136,7 @@ DECLARED: tuple[Msr, ...] = (
     Msr(0xFE, "IA32_MTRRCAP", C, ANY, NEVER, "bit 15: SEAMRR present", "SDM vol. 4", (
         Bit("vcnt", 7, 0), Bit("fix", 8, 8), Bit("wc", 10, 10), Bit("smrr", 11, 11), Bit("prmrr", 12, 12),
         Bit("smrr2", 13, 13), Bit("smrr_lock", 14, 14), Bit("seamrr", 15, 15)), _mtrrcap),
-    Msr(0x10A, "IA32_ARCH_CAPABILITIES", C, ANY, NEVER, "speculation properties", "SDM vol. 4", (), 0x2BD6B),
+    Msr(0x10A, "IA32_ARCH_CAPABILITIES", C, ANY, NEVER, "speculation properties", "SDM vol. 4", (), 0x20FD6B),
     Msr(0x151, "BIOS_DONE", Z, ANY, ANY, "bit 0: BIOS trusts nothing any more; NP-SEAMLDR waits for it",
         "NPS CodeStart.nasm", (Bit("enable_ia_untrusted", 0, 0),)),
     Msr(0x179, "IA32_MCG_CAP", C, ANY, NEVER, "machine check capabilities", "MCE", (
@@ -150,6 +150,9 @@ DECLARED: tuple[Msr, ...] = (
     Msr(0x1F2, "IA32_SMRR_PHYSBASE", C, ANY, ANY, "SMM range base", "SDM vol. 4"),
     Msr(0x1F3, "IA32_SMRR_PHYSMASK", C, ANY, ANY, "SMM range mask", "SDM vol. 4", (
         Bit("lock", 10, 10), Bit("valid", 11, 11))),
+    Msr(0x1F6, "IA32_SMRR2_PHYSBASE", C, ANY, ANY, "second SMM range base, where MTRRCAP bit 13 is 1", "SDM vol. 4"),
+    Msr(0x1F7, "IA32_SMRR2_PHYSMASK", C, ANY, ANY, "second SMM range mask", "SDM vol. 4", (
+        Bit("lock", 10, 10), Bit("valid", 11, 11), Bit("mask", 31, 12))),
     Msr(0x1F5, "IA32_PRMRR_PHYS_MASK", C, ANY, ANY, "mask of processor reserved memory (set by BIOS)", "SDM vol. 4", (
         Bit("lock", 10, 10), Bit("valid", 11, 11), Bit("mask", 51, 12)), 0xC00, lambda p: _above_maxpa(p) | 0x3FF),
     Msr(0x277, "IA32_PAT", C, ANY, ANY, "page attribute table", "SDM vol. 4", (), lambda p, lp: lp.pat),
@@ -159,7 +162,7 @@ DECLARED: tuple[Msr, ...] = (
         Bit("patch_at_reset", 7, 0), Bit("sinit", 23, 16), Bit("bios_acm", 31, 24), Bit("btg", 39, 32),
         Bit("bios_guard", 47, 40), Bit("seamldr", 63, 56)), lambda p, lp: p.bios_se_svn),
     Msr(0x345, "IA32_PERF_CAPABILITIES", C, ANY, NEVER, "bit 13: full-width counter writes", "SDM vol. 4", (
-        Bit("full_write", 13, 13),), 0x2000),
+        Bit("freeze_while_smm", 12, 12), Bit("full_write", 13, 13)), 0x3000),
     Msr(0x480, "IA32_VMX_BASIC", C, ANY, NEVER, "VMCS revision, region size; bit 60: SEAMRET keeps the VMM's VMCS",
         "SDM vol. 4; SR4", (Bit("revision", 30, 0), Bit("region_size", 44, 32), Bit("no_seamret_invd_vmcs", 60, 60)),
         _vmx(0x480)),
@@ -171,7 +174,7 @@ DECLARED: tuple[Msr, ...] = (
         (0x48D, "IA32_VMX_TRUE_PINBASED_CTLS"), (0x48E, "IA32_VMX_TRUE_PROCBASED_CTLS"),
         (0x48F, "IA32_VMX_TRUE_EXIT_CTLS"), (0x490, "IA32_VMX_TRUE_ENTRY_CTLS"))),
     Msr(0x492, "IA32_VMX_PROCBASED_CTLS3", C, ANY, NEVER, "bit 5: GPAW, and with it Shared-EPTP and TD-KeyID",
-        "X2 VMCS", (Bit("gpaw", 5, 5),), _vmx(0x492)),
+        "X2 VMCS", (Bit("gpaw", 5, 5), Bit("virtual_spec_ctrl", 7, 7)), _vmx(0x492)),
     Msr(0x500, "IA32_SGX_SVN_STATUS", Z, ANY, NEVER, "lock and SVNs that decide which ACM may launch", "SDM vol. 4", (
         Bit("lock", 0, 0), Bit("sgx_svn_sinit", 23, 16), Bit("seamldr_svn", 63, 56)), _sgx_svn_status),
     Msr(0x401, "IA32_MC0_STATUS", C, ANY, ANY, "machine check bank 0", "SDM vol. 4", (
@@ -206,7 +209,6 @@ MSRS: dict[int, Msr] = {msr.address: msr for msr in DECLARED}
 BY_NAME: dict[str, Msr] = {msr.name: msr for msr in DECLARED}
 
 
-
 def bits(address: int, name: str) -> Bit:
     """A named bit range of an MSR, to take it out of a value or put it in."""
     return MSRS[address].bit(name)
@@ -214,7 +216,7 @@ def bits(address: int, name: str) -> Bit:
 
 SEAMRR_BASE, SEAMRR_MASK, SEAMEXTEND_MSR, TME_ACTIVATE = 0x1400, 0x1401, 0x1402, 0x982
 SEAMRR_LOCK, SEAMRR_VALID = bits(SEAMRR_MASK, "lock").mask, bits(SEAMRR_MASK, "valid").mask
-SMRR_BASE, SMRR_MASK = 0x1F2, 0x1F3
+SMRR_BASE, SMRR_MASK, SMRR2_BASE, SMRR2_MASK = 0x1F2, 0x1F3, 0x1F6, 0x1F7
 BIOS_SE_SVN, BIOS_DONE, VMX_BASIC, MCG_STATUS = 0x302, 0x151, 0x480, 0x17A
 SPEC_CTRL, PRED_CMD, MISC_ENABLE, KEYID_PARTITIONING, SGX_DEBUG_MODE = 0x48, 0x49, 0x1A0, 0x87, 0x503
 

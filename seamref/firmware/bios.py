@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 COMPONENT = "BIOS"
 MIB32 = 0x2000000
-TME_LOCK, TME_ENABLE = 1, 2
+TME_LOCK, TME_ENABLE, TME_ALGORITHMS = 1, 2, 0b11 << 48
+"""IA32_TME_ACTIVATE: BIOS activates AES-XTS-128 without and with integrity; a TDX module asks for one with integrity
+(without, where access control protects memory alone)."""
 SEAMRR_DEFAULT_BASE, SEAMRR_DEFAULT_SIZE = 0x7C000000, 0x4000000
 SMRR_DEFAULT_BASE, SMRR_DEFAULT_SIZE = 0x80000000, 0x800000
 SMRR_WB, SMRR_LOCK_VALID = 6, 0xC00
@@ -81,7 +83,7 @@ def park_processors(platform: Platform, setup: Setup) -> Done:
             "TME section 4")
 def activate_memory_encryption(platform: Platform, setup: Setup) -> Done | Fault:
     """BIOS.tme: the first fault ends it."""
-    value = TME_LOCK | TME_ENABLE | setup.keyid_bits << 32 | setup.tdx_keyid_bits << 36
+    value = TME_LOCK | TME_ENABLE | setup.keyid_bits << 32 | setup.tdx_keyid_bits << 36 | TME_ALGORITHMS
     seen: set[int] = set()
     for id in platform.lps:
         package = platform.peek_lp(id).package

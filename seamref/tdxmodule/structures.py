@@ -179,9 +179,15 @@ HANDOFF = {0: HANDOFF_V0, 1: HANDOFF_V1}
 
 # --- the module's own data --------------------------------------------------------------------------------
 
-INIT_MSRS = (0x10A, 0xBC, 0xBD, 0xCF, 0x3B, 0xFE, 0x1F2, 0x1F3, 0x480, 0x48B, 0x48C, 0x48D, 0x48E, 0x48F, 0x490, 0x492,
+INIT_MSRS = (0x10A, 0xBC, 0xBD, 0xCF, 0x3B, 0xFE, 0x1F2, 0x1F3, 0x1F6, 0x1F7,
+             0x480, 0x485, 0x486, 0x487, 0x488, 0x489, 0x48B, 0x48C, 0x48D, 0x48E, 0x48F, 0x490, 0x492,
              0x345, 0x981, 0x982, 0x87, 0x98, 0x99)
 """MSRs that TDH.SYS.INIT samples, in the order of ``GLOBAL_DATA.msr_sample``."""
+
+MAX_CPUID_SAMPLES = 64
+"""CPUID leaves that TDH.SYS.INIT keeps at most."""
+_CPUID_AT = 112 + 8 * len(INIT_MSRS)
+_BEHIND_CPUID = _CPUID_AT + 16 * MAX_CPUID_SAMPLES
 
 TDMR_INFO = Layout(
     "TDMR_INFO",
@@ -229,10 +235,9 @@ GLOBAL_DATA = Layout(
         reserved("pad_1", 2, 106, checked=False),
         Field("num_sensitive", u32, "TDs being built (modules with UPDATE_COMPATIBILITY)", 108),
         Field("msr_sample", Array(u64, len(INIT_MSRS)), "what TDH.SYS.INIT read", 112),
-        Field("cpuid_sample", Array(u32, 16), "leaves that must be the same everywhere", 112 + 8 * len(INIT_MSRS)),
-        Field("disabled_tdmrs", u32, "TDMRs that an interrupted TDH.SYS.DISABLE has reclaimed",
-        176 + 8 * len(INIT_MSRS)),
-        reserved("pad_2", 0x1000 - 180 - 8 * len(INIT_MSRS), 180 + 8 * len(INIT_MSRS), checked=False),
+        Field("cpuid_sample", Raw(16 * MAX_CPUID_SAMPLES), "leaves that must be the same everywhere", _CPUID_AT),
+        Field("disabled_tdmrs", u32, "TDMRs that an interrupted TDH.SYS.DISABLE has reclaimed", _BEHIND_CPUID),
+        reserved("pad_2", 0x1000 - 4 - _BEHIND_CPUID, 4 + _BEHIND_CPUID, checked=False),
         Field("kot", Array(KOT_ENTRY, MAX_HKIDS), "", 0x1000),
         Field("wbt", Array(WBT_ENTRY, MAX_PKGS), "", 0x5000),
         Field("tdmrs", Array(TDMR_ENTRY, MAX_TDMRS), "", 0x9080),

@@ -5,11 +5,12 @@ Each function has the same beats: inputs, checks (a table, in order), effect, re
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from seamref.arch.cpuid import Cpuid, cpuid
 from seamref.arch.memory import Range
-from seamref.arch.msr import MISC_ENABLE, rdmsr
+from seamref.arch.msr import MISC_ENABLE, SMRR2_BASE, SMRR2_MASK, SMRR_BASE, SMRR_MASK, rdmsr
 from seamref.arch.outcome import Done, Fault
 from seamref.arch.pconfig import RANDOM, PconfigStatus, pconfig
 from seamref.arch.seamops import SeamopsLeaf, SeamopsStatus, seamops
@@ -26,6 +27,43 @@ from seamref.tdxmodule.build import (
     VERSION_1_INIT,
 )
 from seamref.tdxmodule.core import Answer, Call, View, leaf, ok
+from seamref.tdxmodule.demands import (
+    ALGORITHMS,
+    ALGORITHMS_INTEGRITY,
+    ARCH_CAPABILITIES_ONES,
+    ARCH_CAPABILITIES_ZEROS,
+    BASIC,
+    CPUID_DEMANDS,
+    CPUID_SAME,
+    CR0_ANY,
+    CR0_L2,
+    CR0_ONES,
+    CR3_TARGETS,
+    CR4_ONES,
+    ENCLV_CONTROL,
+    ENTRY,
+    EPT_VPID,
+    EXIT,
+    FB_CLEAR_CTRL,
+    FREEZE_WHILE_SMM,
+    FULL_WRITE,
+    LEVEL_TYPES,
+    ONLY_1_5_05,
+    PERFMON_VERSION,
+    PIN,
+    PROC,
+    PROC2,
+    PROC2_L2,
+    PROC3,
+    PROC3_L2,
+    PROC_L2,
+    SPEC_CTRL_VIRT,
+    TSC_FREQUENCY_MIN,
+    VMX_MISC,
+    WAITPKG_CONTROL,
+    WHOLE,
+    Controls,
+)
 from seamref.tdxmodule.status import SUCCESS, Operand, Result, Status, pack
 from seamref.tdxmodule.structures import (
     ATTRIBUTES_FIXED0,
@@ -35,6 +73,7 @@ from seamref.tdxmodule.structures import (
     HOST_FIELDS,
     INIT_MSRS,
     MAX_CMRS,
+    MAX_CPUID_SAMPLES,
     MAX_HKIDS,
     MAX_PKGS,
     MAX_RESERVED,
@@ -95,10 +134,6 @@ def mcheck(c: Call) -> View:
 
 # --- TDH.SYS.INIT (33) ------------------------------------------------------------------------------------------
 
-ARCH_CAPABILITIES_NEEDED = 0x16B
-"""RDCL_NO, IBRS_ALL, SKIP_L1DFL_VMENTRY, MDS_NO, IF_PSCHANGE_MC_NO, TAA_NO (*chosen*: the list is not public)."""
-
-
 def _is_not(address: int, wrong: bool) -> int | None:
     return address if wrong else None
 
@@ -107,40 +142,136 @@ def _limit_cpuid(c: Call) -> bool:
     return bool(msr_of(c, MISC_ENABLE) >> 22 & 1)
 
 
+def later(c: Call) -> bool:
+    """A build that follows 1.5.05, not 1.5.01."""
+    return c.has(CHECKS_MISC_ENABLE)
+
+
+def leaf_cpuid(c: Call, number: int, subleaf: int) -> Cpuid:
+    """CPUID as TDH.SYS.INIT asks for it: leaves above the highest one are 0."""
+    highest = cpuid(c.platform, c.lp, number & 0x80000000).eax
+    if number > highest:
+        return Cpuid(0, 0, 0, 0)
+    return cpuid(c.platform, c.lp, number, 0 if subleaf == WHOLE else subleaf)
+
+
+def _cpuid_out(c: Call, number: int, subleaf: int, mask: Cpuid, want: Cpuid | None = None) -> bool:
+    """Which leaf and what was wanted, in the output registers."""
+    c.out(rcx=number | subleaf << 32, rdx=mask.eax | mask.ebx << 32, r8=mask.ecx | mask.edx << 32)
+    if want is not None:
+        c.out(r9=want.eax | want.ebx << 32, r10=want.ecx | want.edx << 32)
+    return True
+
+
 def _cpuid_wrong(c: Call) -> bool:
-    """CPUID values that must be: family 6 in leaf 1, PCONFIG in leaf 7; the outputs say what was wanted."""
-    for number, mask, want in ((1, Cpuid(0xF00, 0, 0, 0), Cpuid(0x600, 0, 0, 0)),
-                               (7, Cpuid(0, 0, 0, 1 << 18), Cpuid(0, 0, 0, 1 << 18))):
-        got = cpuid(c.platform, c.lp, number)
-        if any(g & m != w for g, m, w in zip(got, mask, want, strict=True)):
-            c.out(rcx=number, rdx=mask.eax | mask.ebx << 32, r8=mask.ecx | mask.edx << 32,
-                  r9=want.eax | want.ebx << 32, r10=want.ecx | want.edx << 32)
-            return True
+    for demand in CPUID_DEMANDS:
+        got = leaf_cpuid(c, demand.leaf, demand.subleaf)
+        if any(g & m != w for g, m, w in zip(got, demand.mask, demand.value, strict=True)):
+            return _cpuid_out(c, *demand)
     return False
 
 
+def _perfmon_wrong(c: Call) -> bool:
+    return cpuid(c.platform, c.lp, 0xA).eax & 0xFF < PERFMON_VERSION and _cpuid_out(
+        c, 0xA, WHOLE, Cpuid(0xFF, 0, 0, 0), Cpuid(PERFMON_VERSION, 0, 0, 0))
+
+
+def _linear_width_wrong(c: Call) -> bool:
+    """57 bits with 5-level paging (CPUID.7.0:ECX[16]), 48 without."""
+    want = 57 if cpuid(c.platform, c.lp, 7).ecx >> 16 & 1 else 48
+    return cpuid(c.platform, c.lp, 0x80000008).eax >> 8 & 0xFF != want and _cpuid_out(
+        c, 0x80000008, WHOLE, Cpuid(0xFF00, 0, 0, 0), Cpuid(want << 8, 0, 0, 0))
+
+
+def _slow(c: Call) -> bool:
+    """A TSC below the frequency that TDs are promised, or no last branch records: the module stops the platform."""
+    eax, ebx, ecx, _ = leaf_cpuid(c, 0x15, WHOLE)
+    return ecx * ebx // max(eax, 1) < TSC_FREQUENCY_MIN or not leaf_cpuid(c, 0x1C, WHOLE).eax & 0xFF
+
+
+@implements("SYS.INIT.fatal", "a TSC below 152.6 kHz in CPUID.15H, or no LBR depth in CPUID.1CH: the module stops the "
+            "platform", ref("tdh_sys_init.c"))
+def stop_if_slow(c: Call) -> bool:
+    """SYS.INIT.fatal: never returns true."""
+    if _slow(c):
+        raise Ud2("CPUID 15H or 1CH")
+    return False
+
+
+def _level(c: Call, subleaf: int) -> int:
+    return cpuid(c.platform, c.lp, 0x1F, subleaf).ecx >> 8 & 0xFF
+
+
+def _levels(c: Call) -> list[int]:
+    """Level types of leaf 1FH, up to the first invalid one: 1 SMT, 2 core, ..."""
+    found: list[int] = []
+    for subleaf in range(6):
+        level = _level(c, subleaf)
+        if level == 0:
+            break
+        found.append(level)
+    return found
+
+
 def _topology_wrong(c: Call) -> bool:
-    """Leaf 1FH: subleaf 0 SMT, subleaf 1 core."""
-    return any(cpuid(c.platform, c.lp, 0x1F, sub).ecx >> 8 & 0xFF != sub + 1 for sub in (0, 1))
+    levels = _levels(c)
+    return any(b <= a or b >= LEVEL_TYPES for a, b in pairwise([0, *levels]))
+
+
+def _no_core_level(c: Call) -> bool:
+    return 2 not in _levels(c)
 
 
 def _l3_wrong(c: Call) -> bool:
-    """Leaf 4 subleaf 3 must describe a cache shared by all processors of the package."""
-    shared = (cpuid(c.platform, c.lp, 4, 3).eax >> 14 & 0xFFF) + 1
-    return shared > 1 << cpuid(c.platform, c.lp, 0x1F, 1).eax
+    """The processors that share the cache of leaf 4 subleaf 3 must fill the id bits of a package.
+
+    A package of a single id has no bits to fill (no part has such packages): its cache counts as package wide.
+    """
+    shift = cpuid(c.platform, c.lp, 0x1F, len(_levels(c)) - 1).eax & 0x1F
+    return shift > 0 and (cpuid(c.platform, c.lp, 4, 3).eax >> 14 & 0xFFF) >> shift - 1 != 1
 
 
-def _vmx_wrong(c: Call) -> int | None:
-    """Controls that TDs need: EPT, and GPAW with its two VMCS fields."""
-    if not msr_of(c, 0x48B) >> 33 & 1:
-        return 0x48B
-    return _is_not(0x492, not msr_of(c, 0x492) >> 5 & 1)
+def allowed(c: Call, controls: Controls, without: int = 0) -> bool:
+    """Whether a capability MSR allows what the module does with its controls.  A contradictory MSR is fatal."""
+    value = msr_of(c, controls.msr)
+    fixed1, allowed1 = value & WHOLE, value >> 32
+    if fixed1 & ~allowed1:
+        raise Ud2(f"MSR 0x{controls.msr:X}: a control must be 1 and may not be 1")
+    ones = controls.ones & ~without
+    return not (fixed1 & ~(ones | controls.unknown) or ~allowed1 & ones
+                or (fixed1 | ~allowed1) & controls.variable & WHOLE)
+
+
+def _proc2(c: Call, controls: Controls) -> bool:
+    """Secondary controls: ENCLV exiting is set only where there is such a control."""
+    if not msr_of(c, controls.msr) >> 32 & ENCLV_CONTROL:
+        return allowed(c, controls, ENCLV_CONTROL)
+    if cpuid(c.platform, c.lp, 7).ecx >> 5 & 1:
+        return allowed(c, controls._replace(ones=controls.ones | WAITPKG_CONTROL))
+    return allowed(c, controls)
+
+
+def _proc3(c: Call, level_2: bool) -> bool:
+    """Tertiary controls; virtual IA32_SPEC_CTRL is needed in 1.5.01, later where the processor has DDPD_U."""
+    value, need = msr_of(c, 0x492), PROC3_L2 if level_2 else PROC3
+    if not later(c) or cpuid(c.platform, c.lp, 7, 2).edx >> 3 & 1:
+        need |= SPEC_CTRL_VIRT
+    return value & need == need
+
+
+def _misc_ok(c: Call) -> bool:
+    value = msr_of(c, 0x485)
+    return value & VMX_MISC == VMX_MISC and value >> 16 & 0x1FF >= CR3_TARGETS
 
 
 def _tme_wrong(c: Call) -> int | None:
-    if not msr_of(c, 0x981) & 0b1010:
+    """The MSR to blame: activation is locked, and both name an algorithm of the platform's kind."""
+    wanted = ALGORITHMS if mcheck(c).num("tdx_ac") else ALGORITHMS_INTEGRITY
+    if not msr_of(c, 0x982) & 1:
+        return 0x982
+    if not msr_of(c, 0x981) & wanted:
         return 0x981
-    return _is_not(0x982, msr_of(c, 0x982) & 3 != 3)
+    return _is_not(0x982, not msr_of(c, 0x982) >> 48 & wanted)
 
 
 def _hkid_range(c: Call) -> tuple[int, int]:
@@ -166,31 +297,49 @@ def _cmrs_wrong(c: Call) -> bool:
     return False
 
 
-def _smrr_bits(c: Call) -> tuple[int, int]:
-    return msr_of(c, 0x1F2), msr_of(c, 0x1F3)
+def smrrs(c: Call) -> list[tuple[int, int]]:
+    """Base and mask of SMRR, and of SMRR2 where the processor has it (IA32_MTRRCAP bit 13) and MCHECK knows of it."""
+    second = not mcheck(c).num("skip_smrr2_check") and msr_of(c, 0xFE) >> 13 & 1
+    pairs = ((SMRR_BASE, SMRR_MASK), (SMRR2_BASE, SMRR2_MASK))[: 2 if second else 1]
+    return [(msr_of(c, base), msr_of(c, mask)) for base, mask in pairs]
+
+
+SMRR_FIELD, SMRR_LOCKED, SMRR_VALID = 0xFFFFF000, 1 << 10, 1 << 11
 
 
 def _smrr_size(mask: int) -> int:
-    bits = mask & 0xFFFFF000
+    bits = mask & SMRR_FIELD
     return bits & -bits
 
 
-def _smrr_wrong(c: Call) -> bool:
-    base, mask = _smrr_bits(c)
-    if not mask & 1 << 11:
-        return False
-    bits = mask & 0xFFFFF000
+def _smrr_unlocked(c: Call) -> int | None:
+    return next((i for i, (_, mask) in enumerate(smrrs(c)) if not mask & SMRR_LOCKED), None)
+
+
+def _smrr_malformed(base: int, mask: int) -> bool:
+    """Mask not contiguous up to bit 31 (or none), or base not aligned to the size."""
     size = _smrr_size(mask)
-    return bits != 0x100000000 - size or bool(base & 0xFFFFF000 & size - 1)
+    return mask & SMRR_FIELD != 0x100000000 - size or bool(base & SMRR_FIELD & size - 1)
 
 
-def _smrr_cmr(c: Call) -> int | None:
-    base, mask = _smrr_bits(c)
-    if mask & 1 << 11:
-        for j, cmr in enumerate(_cmrs(c)):
-            if cmr.overlaps(base & 0xFFFFF000, _smrr_size(mask)):
-                return pack(0, j)
+def _smrr_judged(c: Call) -> tuple[Status, int] | None:
+    """Each valid SMRR in turn: its shape, then the CMRs, before the next one."""
+    cmrs = mcheck(c)
+    for i, (base, mask) in enumerate(smrrs(c)):
+        if not mask & SMRR_VALID:
+            continue
+        if _smrr_malformed(base, mask):
+            return S.TDX_INVALID_SMRR_CONFIGURATION, i
+        for j in range(MAX_CMRS):
+            cmr = Range(cmrs.num(f"cmr[{j}].base"), cmrs.num(f"cmr[{j}].size"))
+            if cmr.size and cmr.overlaps(base & SMRR_FIELD, _smrr_size(mask)):
+                return S.TDX_SMRR_OVERLAPS_CMR, pack(i, j)
     return None
+
+
+def _smrr_is(c: Call, status: Status) -> int | None:
+    found = _smrr_judged(c)
+    return found[1] if found is not None and found[0] is status else None
 
 
 def capabilities(c: Call) -> int:
@@ -201,6 +350,23 @@ def capabilities(c: Call) -> int:
     return c.lp.rax
 
 
+def _zeros(c: Call) -> int:
+    return ARCH_CAPABILITIES_ZEROS | (FB_CLEAR_CTRL if later(c) else 0)
+
+
+def _arch_ok(c: Call) -> bool:
+    return msr_of(c, 0x10A) & (ARCH_CAPABILITIES_ONES | _zeros(c)) == ARCH_CAPABILITIES_ONES
+
+
+def _perf(c: Call) -> int:
+    return FULL_WRITE | (FREEZE_WHILE_SMM if later(c) else 0)
+
+
+def _basic_ok(c: Call) -> bool:
+    value = msr_of(c, 0x480)
+    return value & BASIC == BASIC and value >> 32 & 0x1FFF <= PAGE
+
+
 _I = ref("tdh_sys_init.c")
 INIT: CheckTable[Call, Answer] = CheckTable("TDH.SYS.INIT", (
     Check("SYS.INIT.lock", "GLOBAL_LOCK cannot be taken exclusively", global_exclusive, Answer(S.TDX_SYS_BUSY), _I),
@@ -208,36 +374,100 @@ INIT: CheckTable[Call, Answer] = CheckTable("TDH.SYS.INIT", (
           Answer(S.TDX_OPERAND_INVALID, Operand.RCX), _I),
     Check("SYS.INIT.state", "state is not SYSINIT_PENDING", lambda c: c.state != SysState.SYSINIT_PENDING,
           Answer(S.TDX_SYS_INIT_NOT_PENDING), _I),
-    Check("SYS.INIT.arch_capabilities", "IA32_ARCH_CAPABILITIES lacks a needed bit",
-          lambda c: first(c, _is_not(0x10A, msr_of(c, 0x10A) & ARCH_CAPABILITIES_NEEDED != ARCH_CAPABILITIES_NEEDED)),
-          Answer(S.TDX_INCORRECT_MSR_VALUE, found=True), _I, CHOSEN),
+    Check("SYS.INIT.arch_capabilities", "IA32_ARCH_CAPABILITIES lacks a needed bit, or has one that must not be",
+          lambda c: first(c, _is_not(0x10A, not _arch_ok(c))),
+          Answer(S.TDX_INCORRECT_MSR_VALUE, found=True), _I),
     Check("SYS.INIT.xapic", "IA32_XAPIC_DISABLE_STATUS is not 1",
           lambda c: first(c, _is_not(0xBD, msr_of(c, 0xBD) != 1)), Answer(S.TDX_INCORRECT_MSR_VALUE, found=True), _I),
     Check("SYS.INIT.energy_filtering", "energy filtering is not enabled in IA32_MISC_PACKAGE_CTLS",
           lambda c: first(c, _is_not(0xBC, not msr_of(c, 0xBC) & 1)), Answer(S.TDX_INCORRECT_MSR_VALUE, found=True),
           _I),
-    Check("SYS.INIT.perf_capabilities", "IA32_PERF_CAPABILITIES without full-width writes",
-          lambda c: first(c, _is_not(0x345, not msr_of(c, 0x345) >> 13 & 1)),
+    Check("SYS.INIT.perf_capabilities", "IA32_PERF_CAPABILITIES without full-width writes; 1.5.05: or freeze while SMM",
+          lambda c: first(c, _is_not(0x345, msr_of(c, 0x345) & _perf(c) != _perf(c))),
           Answer(S.TDX_INCORRECT_MSR_VALUE, found=True), _I),
+    Check("SYS.INIT.limit_cpuid", "IA32_MISC_ENABLE limits CPUID", _limit_cpuid, Answer(S.TDX_LIMIT_CPUID_MAXVAL_SET),
+          _I),
     Check("SYS.INIT.misc_enable", "1.5.05: performance monitoring or BTS is not available in IA32_MISC_ENABLE",
           lambda c: c.has(CHECKS_MISC_ENABLE) and first(c, _is_not(0x1A0, msr_of(c, 0x1A0) & 0x880 != 0x80)),
           Answer(S.TDX_INCORRECT_MSR_VALUE, found=True), "TDXN tdh_sys_init.c"),
-    Check("SYS.INIT.limit_cpuid", "IA32_MISC_ENABLE limits CPUID", _limit_cpuid, Answer(S.TDX_LIMIT_CPUID_MAXVAL_SET),
-          _I),
     Check("SYS.INIT.cpuid_leaf", "highest basic leaf below 1FH, or extended below 80000008H",
           lambda c: first(c, _is_not(0x1F, cpuid(c.platform, c.lp, 0).eax < 0x1F)
                           or _is_not(0x80000008, cpuid(c.platform, c.lp, 0x80000000).eax < 0x80000008)),
           Answer(S.TDX_CPUID_LEAF_NOT_SUPPORTED, found=True), _I),
-    Check("SYS.INIT.cpuid_value", "a CPUID value under its mask differs", _cpuid_wrong,
+    Check("SYS.INIT.cpuid_value", "a CPUID value under its mask differs (CPUID_DEMANDS)",
+          _cpuid_wrong,
           Answer(S.TDX_INCORRECT_CPUID_VALUE), _I),
-    Check("SYS.INIT.cpuid_1f", "leaf 1FH does not describe SMT, then core", _topology_wrong,
+    Check("SYS.INIT.perfmon", "CPUID.0AH: performance monitoring below version 5",
+          _perfmon_wrong,
+          Answer(S.TDX_INCORRECT_CPUID_VALUE), _I),
+    Check("SYS.INIT.linear_width", "CPUID.80000008H: linear addresses of neither 57 bits with LA57 nor 48 without",
+          _linear_width_wrong,
+          Answer(S.TDX_INCORRECT_CPUID_VALUE), _I),
+    Check("SYS.INIT.tsc_leaf", "CPUID.15H does not give the TSC frequency",
+          lambda c: first(c, _is_not(0x15, leaf_cpuid(c, 0x15, WHOLE).ebx == 0)) or stop_if_slow(c),
+          Answer(S.TDX_CPUID_LEAF_NOT_SUPPORTED, found=True), _I),
+    Check("SYS.INIT.cpuid_1f", "levels of leaf 1FH are not ascending, or unknown",
+          _topology_wrong,
           Answer(S.TDX_CPUID_LEAF_1F_FORMAT_UNRECOGNIZED), _I),
-    Check("SYS.INIT.wbinvd_scope", "the last-level cache is not package wide", _l3_wrong,
+    Check("SYS.INIT.core_level", "leaf 1FH has no core level",
+          _no_core_level,
+          Answer(S.TDX_CPUID_LEAF_NOT_SUPPORTED, Operand.RAX), _I),
+    Check("SYS.INIT.wbinvd_scope", "the last-level cache is not package wide",
+          _l3_wrong,
           Answer(S.TDX_INVALID_WBINVD_SCOPE), _I),
-    Check("SYS.INIT.vmx", "a VMX capability that TDs need is missing", lambda c: first(c, _vmx_wrong(c)),
+    Check("SYS.INIT.vmx_basic", "IA32_VMX_BASIC: VMCS above 4 KiB, no information for INS and OUTS, no TRUE controls",
+          lambda c: first(c, _is_not(0x480, not _basic_ok(c))),
           Answer(S.TDX_INCORRECT_MSR_VALUE, found=True), _I),
-    Check("SYS.INIT.tme", "no algorithm with integrity, or TME not locked and enabled", lambda c: first(c,
-          _tme_wrong(c)),
+    Check("SYS.INIT.vmx_pin", "pin-based controls",
+          lambda c: first(c, _is_not(0x48D, not allowed(c, PIN))),
+          Answer(S.TDX_INCORRECT_MSR_VALUE, found=True), _I),
+    Check("SYS.INIT.vmx_proc", "processor-based controls",
+          lambda c: first(c, _is_not(0x48E, not allowed(c, PROC))),
+          Answer(S.TDX_INCORRECT_MSR_VALUE, found=True), _I),
+    Check("SYS.INIT.vmx_proc2", "secondary controls",
+          lambda c: first(c, _is_not(0x48B, not _proc2(c, PROC2))),
+          Answer(S.TDX_INCORRECT_MSR_VALUE, found=True), _I),
+    Check("SYS.INIT.vmx_proc3", "tertiary controls: GPAW; virtual IA32_SPEC_CTRL",
+          lambda c: first(c, _is_not(0x492, not _proc3(c, False))),
+          Answer(S.TDX_INCORRECT_MSR_VALUE, found=True), _I),
+    Check("SYS.INIT.vmx_exit", "exit controls",
+          lambda c: first(c, _is_not(0x48F, not allowed(c, EXIT))),
+          Answer(S.TDX_INCORRECT_MSR_VALUE, found=True), _I),
+    Check("SYS.INIT.vmx_entry", "entry controls",
+          lambda c: first(c, _is_not(0x490, not allowed(c, ENTRY))),
+          Answer(S.TDX_INCORRECT_MSR_VALUE, found=True), _I),
+    Check("SYS.INIT.vmx_misc", "IA32_VMX_MISC: activity states, unrestricted guest, PT, VMWRITE to all, CR3 targets",
+          lambda c: first(c, _is_not(0x485, not _misc_ok(c))),
+          Answer(S.TDX_INCORRECT_MSR_VALUE, found=True), _I),
+    Check("SYS.INIT.vmx_ept", "EPT and VPID capabilities",
+          lambda c: first(c, _is_not(0x48C, msr_of(c, 0x48C) & EPT_VPID != EPT_VPID)),
+          Answer(S.TDX_INCORRECT_MSR_VALUE, found=True), _I),
+    Check("SYS.INIT.vmx_cr0_fixed0", "a CR0 bit must be 1 that TDs have 0",
+          lambda c: first(c, _is_not(0x486, bool(msr_of(c, 0x486) & ~(CR0_ONES | CR0_ANY)))),
+          Answer(S.TDX_INCORRECT_MSR_VALUE, found=True), _I),
+    Check("SYS.INIT.vmx_cr0_fixed1", "a CR0 bit must be 0 that TDs have 1",
+          lambda c: first(c, _is_not(0x487, msr_of(c, 0x487) & CR0_ONES != CR0_ONES)),
+          Answer(S.TDX_INCORRECT_MSR_VALUE, found=True), _I),
+    Check("SYS.INIT.vmx_cr4_fixed0", "a CR4 bit must be 1 that TDs have 0",
+          lambda c: first(c, _is_not(0x488, bool(msr_of(c, 0x488) & ~CR4_ONES))),
+          Answer(S.TDX_INCORRECT_MSR_VALUE, found=True), _I),
+    Check("SYS.INIT.vmx_cr4_fixed1", "a CR4 bit must be 0 that TDs have 1",
+          lambda c: first(c, _is_not(0x489, msr_of(c, 0x489) & CR4_ONES != CR4_ONES)),
+          Answer(S.TDX_INCORRECT_MSR_VALUE, found=True), _I),
+    Check("SYS.INIT.vmx_l2_proc", "processor-based controls that L2 VMs change",
+          lambda c: first(c, _is_not(0x48E, not allowed(c, PROC_L2))),
+          Answer(S.TDX_INCORRECT_MSR_VALUE, found=True), _I),
+    Check("SYS.INIT.vmx_l2_proc2", "secondary controls that L2 VMs change",
+          lambda c: first(c, _is_not(0x48B, not _proc2(c, PROC2_L2))),
+          Answer(S.TDX_INCORRECT_MSR_VALUE, found=True), _I),
+    Check("SYS.INIT.vmx_l2_proc3", "tertiary controls that L2 VMs change",
+          lambda c: first(c, _is_not(0x492, not _proc3(c, True))),
+          Answer(S.TDX_INCORRECT_MSR_VALUE, found=True), _I),
+    Check("SYS.INIT.vmx_l2_cr0", "a CR0 bit that L2 VMs change is fixed to 0 (the MSR named is FIXED0)",
+          lambda c: first(c, _is_not(0x486, bool(~msr_of(c, 0x487) & CR0_L2))),
+          Answer(S.TDX_INCORRECT_MSR_VALUE, found=True), _I),
+    Check("SYS.INIT.tme", "IA32_TME_ACTIVATE not locked, or no algorithm of the kind that MCHECK says",
+          lambda c: first(c, _tme_wrong(c)),
           Answer(S.TDX_INCORRECT_MSR_VALUE, found=True), _I),
     Check("SYS.INIT.hkids", "a private KeyID of 2048 or above",
           lambda c: first(c, _is_not(MAX_HKIDS, _hkid_range(c)[1] >= MAX_HKIDS)),
@@ -249,11 +479,14 @@ INIT: CheckTable[Call, Answer] = CheckTable("TDH.SYS.INIT", (
     Check("SYS.INIT.smrr", "no SMRR", lambda c: not msr_of(c, 0xFE) >> 11 & 1, Answer(S.TDX_SMRR_NOT_SUPPORTED), _I),
     Check("SYS.INIT.smrr_lock", "SMRR cannot be locked", lambda c: not msr_of(c, 0xFE) >> 14 & 1,
           Answer(S.TDX_SMRR_LOCK_NOT_SUPPORTED), _I),
-    Check("SYS.INIT.smrr_locked", "SMRR is not locked", lambda c: first(c, _is_not(0, not msr_of(c, 0x1F3) >> 10 & 1)),
+    Check("SYS.INIT.smrr_locked", "SMRR or SMRR2 is not locked",
+          lambda c: first(c, _smrr_unlocked(c)),
           Answer(S.TDX_SMRR_NOT_LOCKED, found=True), _I),
-    Check("SYS.INIT.smrr_shape", "SMRR mask not contiguous, or base not aligned to it",
-          lambda c: first(c, _is_not(0, _smrr_wrong(c))), Answer(S.TDX_INVALID_SMRR_CONFIGURATION, found=True), _I),
-    Check("SYS.INIT.smrr_cmr", "SMRR overlaps a CMR", lambda c: first(c, _smrr_cmr(c)),
+    Check("SYS.INIT.smrr_shape", "SMRR or SMRR2 mask not contiguous, or base not aligned to it",
+          lambda c: first(c, _smrr_is(c, S.TDX_INVALID_SMRR_CONFIGURATION)),
+          Answer(S.TDX_INVALID_SMRR_CONFIGURATION, found=True), _I),
+    Check("SYS.INIT.smrr_cmr", "SMRR or SMRR2 overlaps a CMR",
+          lambda c: first(c, _smrr_is(c, S.TDX_SMRR_OVERLAPS_CMR)),
           Answer(S.TDX_SMRR_OVERLAPS_CMR, found=True), _I),
     Check("SYS.INIT.capabilities", "SEAMOPS lacks SEAMDB_GETREF or SEAMDB_REPORT",
           lambda c: capabilities(c) & 0x30 != 0x30, Answer(S.TDX_INCOMPATIBLE_SEAM_CAPABILITIES), _I),
@@ -301,9 +534,14 @@ def _getref(c: Call) -> Result | None:
     return None
 
 
-_SAMPLED_CPUID = ((0, Cpuid(*[0xFFFFFFFF] * 4)), (1, Cpuid(0x0FFF0FF0, 0, 0xFFFFFFFF, 0xFFFFFFFF)),
-                  (7, Cpuid(*[0xFFFFFFFF] * 4)), (0x80000008, Cpuid(*[0xFFFFFFFF] * 4)))
-"""CPUID leaves whose masked values must be the same on every processor (*chosen*; steppings may differ)."""
+def compared(c: Call) -> list[tuple[int, int, Cpuid]]:
+    """The CPUID leaves that must be the same on every processor."""
+    return [row for row in CPUID_SAME if later(c) or row[0] not in ONLY_1_5_05]
+
+
+def masked(c: Call, number: int, subleaf: int, mask: Cpuid) -> bytes:
+    """What CPUID says under a mask, as it is kept in global data."""
+    return b"".join((v & m).to_bytes(4, "little") for v, m in zip(leaf_cpuid(c, number, subleaf), mask, strict=True))
 
 
 @implements("SYS.INIT.effect", "platform sampled, counters zero, handoff parameters copied; state = SYSINIT_DONE", _I)
@@ -312,9 +550,8 @@ def _init(c: Call) -> Result:
     g, table = c.glob, mcheck(c)
     for i, address in enumerate(INIT_MSRS):
         g.set(f"msr_sample[{i}]", msr_of(c, address))
-    for i, (number, mask) in enumerate(_SAMPLED_CPUID):
-        for j, (value, m) in enumerate(zip(cpuid(c.platform, c.lp, number), mask, strict=True)):
-            g.set(f"cpuid_sample[{4 * i + j}]", value & m)
+    sample = b"".join(masked(c, *row) for row in compared(c))
+    g.set("cpuid_sample", sample.ljust(16 * MAX_CPUID_SAMPLES, b"\0"))
     g.set("seam_capabilities", capabilities(c))
     g.set("num_lps", table.num("tot_num_lps"))
     g.set("num_pkgs", table.num("tot_num_sockets"))
@@ -347,13 +584,11 @@ def _differs(c: Call, addresses: tuple[int, ...]) -> int | None:
 
 
 def _cpuid_differs(c: Call) -> bool:
-    for i, (number, mask) in enumerate(_SAMPLED_CPUID):
-        got = cpuid(c.platform, c.lp, number)
-        same = all(g & m == c.glob.num(f"cpuid_sample[{4 * i + j}]")
-                   for j, (g, m) in enumerate(zip(got, mask, strict=True)))
-        if not same:
-            c.out(rcx=number, rdx=mask.eax | mask.ebx << 32, r8=mask.ecx | mask.edx << 32)
-            return True
+    sample = c.glob.raw("cpuid_sample")
+    for i, (number, subleaf, mask) in enumerate(compared(c)):
+        now = masked(c, number, subleaf, mask)
+        if now != sample[len(now) * i : len(now) * (i + 1)]:
+            return _cpuid_out(c, number, subleaf, mask)
     return False
 
 
@@ -362,6 +597,15 @@ def _seed(c: Call) -> bool:
     if carry:
         c.local.set("stepping_seed", value)
     return bool(carry)
+
+
+FIRST_MSRS = (0xCF, 0x10A, 0xBC, 0xBD)
+
+
+def _other_msrs(c: Call) -> tuple[int, ...]:
+    """The rest, SMRR2 only where it is judged."""
+    second = () if len(smrrs(c)) > 1 else (SMRR2_BASE, SMRR2_MASK)
+    return tuple(m for m in INIT_MSRS if m not in (*FIRST_MSRS, 0x3B, *second))
 
 
 _L = ref("tdh_sys_lp_init.c")
@@ -379,7 +623,7 @@ LP_INIT_THEN: CheckTable[Call, Answer] = CheckTable("TDH.SYS.LP.INIT platform", 
           lambda c: capabilities(c) != c.glob.num("seam_capabilities"), Answer(S.TDX_INCOMPATIBLE_SEAM_CAPABILITIES),
           _L),
     Check("SYS.LP.INIT.msr", "core, architecture, package or xAPIC MSR differs from TDH.SYS.INIT's",
-          lambda c: first(c, _differs(c, (0xCF, 0x10A, 0xBC, 0xBD))), Answer(S.TDX_INCONSISTENT_MSR, found=True), _L),
+          lambda c: first(c, _differs(c, FIRST_MSRS)), Answer(S.TDX_INCONSISTENT_MSR, found=True), _L),
     Check("SYS.LP.INIT.limit_cpuid", "IA32_MISC_ENABLE limits CPUID", _limit_cpuid,
           Answer(S.TDX_LIMIT_CPUID_MAXVAL_SET),
           _L),
@@ -391,7 +635,7 @@ LP_INIT_THEN: CheckTable[Call, Answer] = CheckTable("TDH.SYS.LP.INIT platform", 
     Check("SYS.LP.INIT.tsc_adjust", "IA32_TSC_ADJUST differs", lambda c: first(c, _differs(c, (0x3B,))),
           Answer(S.TDX_INCONSISTENT_MSR, found=True), _L),
     Check("SYS.LP.INIT.other_msr", "MTRRCAP, SMRR, VMX, PERF, TME, KeyID or cache MSR differs",
-          lambda c: first(c, _differs(c, tuple(m for m in INIT_MSRS if m not in (0xCF, 0x10A, 0xBC, 0xBD, 0x3B)))),
+          lambda c: first(c, _differs(c, _other_msrs(c))),
           Answer(S.TDX_INCONSISTENT_MSR, found=True), _L),
 ), "TDH.SYS.LP.INIT: this processor against what TDH.SYS.INIT saw, in order.")
 
@@ -503,33 +747,44 @@ def usable_parts(info: dict[str, Any]) -> list[Range]:
 
 def covered(cmrs: list[Range], part: Range) -> bool:
     """Whether a range lies inside the CMRs, adjacent ones counting as one."""
-    at = part.base
+    start = end = 0
     for cmr in cmrs:
-        if cmr.base <= at < cmr.end:
-            at = cmr.end
-    return at >= part.end
+        if cmr.base != end:
+            start = cmr.base
+        end = cmr.end
+        if start <= part.base and part.end <= end:
+            return True
+    return False
 
 
 PAMT_LEVELS = ((12, "4k"), (21, "2m"), (30, "1g"))
 
 
-def _reserved_order(c: TdmrCheck) -> int | None:
-    end, null = 0, False
-    for j, area in enumerate(c.info["reserved_areas"]):
-        if not area["size"]:
-            null = True
+def _reserved(c: TdmrCheck) -> tuple[Status, int] | None:
+    """Area by area, all rules for one before the next: the first fault found, and which area it is.
+
+    A null area must be followed by null ones; one that is not is the null area's fault.
+    """
+    areas, end = c.info["reserved_areas"], 0
+    for j, area in enumerate(areas):
+        offset, size = area["offset"], area["size"]
+        if size == 0:
+            if j + 1 < len(areas) and areas[j + 1]["size"]:
+                return S.TDX_NON_ORDERED_RESERVED_IN_TDMR, j
             continue
-        if null or area["offset"] < end:
-            return pack(c.i, j)
-        end = area["offset"] + area["size"]
-    return None
-
-
-def _reserved_shape(c: TdmrCheck) -> int | None:
-    for j, (offset, size) in enumerate(c.reserved()):
+        if offset + size >= 1 << 64:
+            return S.TDX_INVALID_RESERVED_IN_TDMR, j
+        if j and offset < end:
+            return S.TDX_NON_ORDERED_RESERVED_IN_TDMR, j
         if (offset | size) % PAGE or offset + size > c.info["size"]:
-            return pack(c.i, j)
+            return S.TDX_INVALID_RESERVED_IN_TDMR, j
+        end = offset + size
     return None
+
+
+def _reserved_is(c: TdmrCheck, status: Status) -> int | None:
+    found = _reserved(c)
+    return pack(c.i, found[1]) if found is not None and found[0] is status else None
 
 
 def _pamt_shape(c: TdmrCheck) -> int | None:
@@ -543,25 +798,29 @@ def _pamt_shape(c: TdmrCheck) -> int | None:
 
 
 def _pamt_overlap(c: TdmrCheck) -> int | None:
+    """PAMT against PAMTs of earlier TDMRs, against its own, then against usable memory, each also the other way."""
     mine = c.pamts()
+    others = [TdmrCheck(c.call, j, info, [], c.cmrs) for j, info in enumerate(c.before)]
+    for other in others:
+        for level, area in enumerate(mine):
+            if any(area.overlaps(*pamt) for pamt in other.pamts()):
+                return pack(c.i, level, other.i)
     for level, area in enumerate(mine):
-        if any(area.overlaps(*other) for k, other in enumerate(mine) if k != level):
+        if any(area.overlaps(*pamt) for pamt in mine[level + 1 :]):
             return pack(c.i, level, c.i)
-        if any(area.overlaps(*part) for part in c.usable()):
-            return pack(c.i, level, c.i)
-        for j, info in enumerate(c.before):
-            other = TdmrCheck(c.call, j, info, [], c.cmrs)
-            if any(area.overlaps(*o) for o in (*other.pamts(), *other.usable())):
-                return pack(c.i, level, j)
-    for j, info in enumerate(c.before):
-        for level, area in enumerate(TdmrCheck(c.call, j, info, [], c.cmrs).pamts()):
+    for other in (*others, c):
+        for level, area in enumerate(mine):
+            if any(area.overlaps(*part) for part in other.usable()):
+                return pack(c.i, level, other.i)
+        for level, area in enumerate(other.pamts()):
             if any(area.overlaps(*part) for part in c.usable()):
-                return pack(j, level, c.i)
+                return pack(other.i, level, c.i)
     return None
 
 
 def _pamt_outside(c: TdmrCheck) -> int | None:
-    return next((pack(c.i, level) for level, area in enumerate(c.pamts()) if not covered(c.cmrs, area)), None)
+    pamts = c.pamts()
+    return next((pack(c.i, level) for level in (2, 1, 0) if not covered(c.cmrs, pamts[level])), None)
 
 
 def _tdmr_shape(c: TdmrCheck) -> bool:
@@ -579,9 +838,11 @@ SYS_CONFIG_TDMR: CheckTable[TdmrCheck, Answer] = CheckTable("TDH.SYS.CONFIG TDMR
     Check("SYS.CONFIG.TDMR.shape", "not 1 GiB multiples, empty, beyond max PA, or KeyID bits",
           lambda c: _tdmr_shape(c) and c.stops(c.i), Answer(S.TDX_INVALID_TDMR, found=True), _C),
     Check("SYS.CONFIG.TDMR.reserved_order", "reserved areas: one behind a null one, not ascending, or overlapping",
-          lambda c: c.stops(_reserved_order(c)), Answer(S.TDX_NON_ORDERED_RESERVED_IN_TDMR, found=True), _C),
-    Check("SYS.CONFIG.TDMR.reserved", "a reserved area is not 4 KiB aligned or leaves the TDMR",
-          lambda c: c.stops(_reserved_shape(c)), Answer(S.TDX_INVALID_RESERVED_IN_TDMR, found=True), _C),
+          lambda c: c.stops(_reserved_is(c, S.TDX_NON_ORDERED_RESERVED_IN_TDMR)),
+          Answer(S.TDX_NON_ORDERED_RESERVED_IN_TDMR, found=True), _C),
+    Check("SYS.CONFIG.TDMR.reserved", "a reserved area is not 4 KiB aligned or leaves the TDMR (area by area, with the "
+          "row before)", lambda c: c.stops(_reserved_is(c, S.TDX_INVALID_RESERVED_IN_TDMR)),
+          Answer(S.TDX_INVALID_RESERVED_IN_TDMR, found=True), _C),
     Check("SYS.CONFIG.TDMR.pamt", "a PAMT area is not aligned, beyond max PA, or too small",
           lambda c: c.stops(_pamt_shape(c)), Answer(S.TDX_INVALID_PAMT, found=True), _C),
     Check("SYS.CONFIG.TDMR.pamt_overlap", "a PAMT area overlaps another, or TDMR memory that is not reserved",
@@ -594,7 +855,8 @@ SYS_CONFIG_TDMR: CheckTable[TdmrCheck, Answer] = CheckTable("TDH.SYS.CONFIG TDMR
 ), "Each TDMR of TDH.SYS.CONFIG, in order; details: TDMR, reserved area or PAMT level (4K 0, 2M 1, 1G 2).")
 
 
-@implements("SYS.CONFIG.pointers", "each TDMR_INFO pointer is 512-byte aligned and shared", _C)
+@implements("SYS.CONFIG.pointers", "each TDMR_INFO pointer is 512-byte aligned and shared; a TDMR that passes is "
+            "stored at once, and stays in the table when a later one fails", _C)
 def _config_tdmrs(c: Call) -> Result | None:
     """SYS.CONFIG.pointers: read and judge every TDMR_INFO; the copy in global data is what is used afterwards."""
     infos: list[dict[str, Any]] = []
@@ -610,21 +872,31 @@ def _config_tdmrs(c: Call) -> Result | None:
         row = SYS_CONFIG_TDMR.decide(check)
         if row is not None:
             return Result(row.result.status, check.found)
+        c.glob.set(f"tdmrs[{i}]", accepted(info))
         infos.append(info)
     return None
 
 
-@implements("SYS.CONFIG.effect", "TDMR table stored, PKG_CONFIG_BITMAP = 0; state = SYSCONFIG_DONE", _C)
+def accepted(info: dict[str, Any]) -> bytes:
+    """The table entry of a TDMR that passed; areas behind the first null one are not kept."""
+    areas = []
+    for area in info["reserved_areas"]:
+        areas.append({"offset": area["offset"], "size": area["size"]})
+        if not area["size"]:
+            break
+    used = sum(1 for area in areas if area["size"])
+    areas += [{"offset": 0, "size": 0}] * (MAX_RESERVED - len(areas))
+    return TDMR_ENTRY.encode({
+        "base": info["base"], "size": info["size"], "next_to_init": info["base"],
+        "pamt_1g_base": info["pamt_1g_base"], "pamt_2m_base": info["pamt_2m_base"],
+        "pamt_4k_base": info["pamt_4k_base"], "pamt_blocks": info["size"] // GIB, "num_reserved": used,
+        "reserved_areas": areas,
+    })
+
+
+@implements("SYS.CONFIG.effect", "NUM_TDMRS stored, PKG_CONFIG_BITMAP = 0; state = SYSCONFIG_DONE", _C)
 def _config(c: Call) -> Result:
     """SYS.CONFIG.effect."""
-    for i in range(c.rdx):
-        info = TDMR_INFO.decode(c.glob.raw(f"tdmr_info[{i}]"))
-        areas = [{"offset": a.offset, "size": a.size} for a in info.reserved_areas]
-        c.glob.set(f"tdmrs[{i}]", TDMR_ENTRY.encode({
-            "base": info.base, "size": info.size, "next_to_init": info.base, "pamt_1g_base": info.pamt_1g_base,
-            "pamt_2m_base": info.pamt_2m_base, "pamt_4k_base": info.pamt_4k_base, "pamt_blocks": info.size // GIB,
-            "num_reserved": sum(1 for a in areas if a["size"]), "reserved_areas": areas,
-        }))
     c.glob.set("num_tdmrs", c.rdx)
     c.glob.set("cpuid_complete", 1)
     c.glob.set("pkg_config_bitmap", 0)
@@ -660,13 +932,15 @@ def random_key(c: Call, hkid: int) -> Result | None:
     """PCONFIG of a random key for a KeyID on this package: ``None`` is success."""
     c.lp.rax = c.lp.rbx = 0
     program = MKTME_KEY_PROGRAM.encode({"keyid": hkid, "keyid_ctrl": RANDOM | 1 << 8})
-    answer = pconfig(c.platform, c.lp.id, program, busy=c.platform.take_injected("key_table_busy") is not None)
+    answer: Fault | int | None = c.platform.take_injected("key_table")  # what a scenario makes PCONFIG answer
+    if answer is None:
+        answer = pconfig(c.platform, c.lp.id, program, busy=c.platform.take_injected("key_table_busy") is not None)
     if isinstance(answer, Fault):
         raise Ud2(f"PCONFIG: {answer}")
     c.found = int(answer)
     row = KEYGEN.decide(c)
-    if row is None and answer is not PconfigStatus.SUCCESS:
-        raise Ud2(f"PCONFIG: {answer.name}")
+    if row is None and answer != PconfigStatus.SUCCESS:
+        raise Ud2(f"PCONFIG: status {int(answer)}")
     return None if row is None else row.result.result(c)
 
 
