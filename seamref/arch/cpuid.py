@@ -29,9 +29,9 @@ FIXED: dict[tuple[int, int | None], Cpuid] = {
     (7, 2): Cpuid(0, 0, 0, 0x17),
     (0xA, None): Cpuid(0x07300805, 0, 0, 0x8603),  # architectural performance monitoring, version 5
     (0xD, 0): Cpuid(0x602E7, 0, 0, 0),
-    (0xD, 1): Cpuid(0xF, 0, 0x19900, 0),
+    (0xD, 1): Cpuid(0xF, 0, 0x11900, 0),
     (0xD, 8): Cpuid(0x80, 0, 1, 0), (0xD, 11): Cpuid(0x10, 0, 1, 0), (0xD, 12): Cpuid(0x18, 0, 1, 0),
-    (0xD, 15): Cpuid(0x328, 0, 1, 0), (0xD, 16): Cpuid(8, 0, 1, 0),
+    (0xD, 16): Cpuid(8, 0, 1, 0),
     (0x12, 0): Cpuid(1 | 1 << 7, 0, 0, 0),  # SGX1, EVERIFYREPORT2
     (0x14, 0): Cpuid(1, 0, 0, 0),
     (0x15, None): Cpuid(2, 160, 25_000_000, 0),  # 2 GHz

@@ -12,10 +12,12 @@ from typing import Any
 from seamref import bootchain, mint
 from seamref.arch.memory import Agent
 from seamref.arch.msr import SEAMRR_BASE, SEAMRR_MASK
-from seamref.arch.outcome import Left, Shutdown
+from seamref.arch.outcome import Entered, Left, Shutdown
 from seamref.arch.pconfig import PconfigStatus
 from seamref.arch.platform import Platform, PlatformConfig, SeamdbEntry, Topology
-from seamref.arch.software import call
+from seamref.arch.seam import seamcall
+from seamref.arch.software import Running, SeamRun, StepOutcome, call, run
+from seamref.arch.software import step as one_step
 from seamref.conformance.frame import Case, Difference, VectorSet
 from seamref.conformance.reading import (
     FormatError,
@@ -52,6 +54,7 @@ TDCS_READ = {"op_state": "op_state", "num_vcpus": "num_vcpus", "num_assoc": "num
 HANDOFF_SIZE = HANDOFF_V0.size
 MAX_LPS, MAX_READ, MAX_TIMES = 64, 1 << 20, 4096
 BUILD = {"build_date": 20231008, "build_num": 481}
+VMX_CONTROLS = (0x48D, 0x48E, 0x48F, 0x490)
 UPDATE_VERSION = {"1.5.01": 1, "1.5.05": 5}
 FMS = 0x806F8
 
@@ -171,8 +174,8 @@ class Recorded:
         self.cmrs = tuple(_pair(v, at) for at, v in elements(given["cmrs"], "platform.cmrs", 1, 32))
         self.msrs = {hex_key(name, f"platform.msrs.{name}"): integer(value, f"platform.msrs.{name}")
                      for name, value in any_mapping(given["msrs"], "platform.msrs").items()}
-        for name in (SEAMRR_BASE, SEAMRR_MASK):  # the boot programs these two
-            self.msrs.pop(name, None)
+        for address in (SEAMRR_BASE, SEAMRR_MASK):  # the boot programs these two
+            self.msrs.pop(address, None)
         self.seamrr = _pair(given["seamrr"], "platform.seamrr")
         self.capabilities = integer(given["seam_capabilities"], "platform.seam_capabilities")
         self.signed = {name: integer(given[name], f"platform.{name}", 0, 0xFFFF)
@@ -205,8 +208,10 @@ class Recorded:
         base, size = self.seamrr
         config = PlatformConfig(topology=Topology(sockets, lps), cmrs=self.cmrs, fms=(FMS,))
         platform = bootchain.boot(config=config, seamrr_base=base, seamrr_size=size)
-        image = mint.module_image(version, **BUILD, update=UPDATE_VERSION[version])
-        bootchain.install(platform, image, mint.sigstruct(image, **self.signed))
+        fields: dict[str, Any] = {**BUILD, "update": UPDATE_VERSION[version]}
+        signed: dict[str, Any] = self.signed
+        image = mint.module_image(version, **fields)
+        bootchain.install(platform, image, mint.sigstruct(image, **signed))
         for id in platform.lps:
             for address, value in self.msrs.items():
                 platform.set_msr(platform.lp(id), address, value)
@@ -226,6 +231,8 @@ class Machine:
     def __init__(self, platform: Platform) -> None:
         self.platform = platform
         self.look = Look(platform)
+        self.flipped: list[tuple[int, int, int]] = []
+        """(processor, MSR, mask) of VMX controls that RDMSR shows flipped: silicon itself goes on with the others."""
 
     def _lp(self, index: int) -> int:
         return self.platform.lps[index]
@@ -238,8 +245,11 @@ class Machine:
             case "poke":
                 self.platform.store(Agent.HOST, integer(step["pa"], ""), bytes.fromhex(step["data"]))
             case "msr_xor":
-                lp, address = self.platform.lp(self._lp(step["lp"])), integer(step["msr"], "")
-                self.platform.set_msr(lp, address, self.platform.msr_value(lp, address) ^ integer(step["mask"], ""))
+                flip = (self._lp(step["lp"]), integer(step["msr"], ""), integer(step["mask"], ""))
+                if flip[1] in VMX_CONTROLS:
+                    self.flipped.append(flip)
+                else:
+                    self._flip(flip)
             case "hold":
                 if step["what"] == "busy":
                     self.look.local(step["index"]).set("busy", integer(step["value"], ""))
@@ -264,11 +274,33 @@ class Machine:
             platform.inject("rdseed", *NO_ENTROPY)
         if "key_table" in answers:
             platform.inject("key_table", int(KEY_TABLE[answers["key_table"]]))
-        ended = call(platform, self._lp(step["lp"]), **{**dict.fromkeys(INPUTS, 0), **given})
+        lp_id, registers = self._lp(step["lp"]), {**dict.fromkeys(INPUTS, 0), **given}
+        ended = self._run(lp_id, registers) if self.flipped else call(platform, lp_id, **registers)
         platform.injected.clear()
         if not isinstance(ended, Left):
             return "fatal" if isinstance(ended, Shutdown) else str(ended)
         return platform.peek_lp(self._lp(step["lp"])).rax
+
+    def _flip(self, flip: tuple[int, int, int]) -> None:
+        lp = self.platform.lp(flip[0])
+        self.platform.set_msr(lp, flip[1], self.platform.msr_value(lp, flip[1]) ^ flip[2])
+
+    def _run(self, lp_id: int, registers: dict[str, int]) -> SeamRun:
+        """A call whose module sees other VMX controls than the transitions into and out of it use."""
+        lp = self.platform.lp(lp_id)
+        for name, value in registers.items():
+            setattr(lp, name, value)
+        entered = seamcall(self.platform, lp_id)
+        if not isinstance(entered, Entered):
+            return entered
+        for flip in self.flipped:
+            self._flip(flip)
+        outcome: StepOutcome = Running("entered")
+        while isinstance(outcome, Running) and getattr(lp.program_state, "phase", "") != "leave":
+            outcome = one_step(self.platform, lp_id)
+        for flip in self.flipped:
+            self._flip(flip)
+        return outcome if isinstance(outcome, Shutdown) else run(self.platform, lp_id)
 
     def _pamt(self, pa: int) -> View:
         glob = self.look.glob
@@ -344,16 +376,17 @@ class TdxModuleVectors(VectorSet[Recorded]):
 
 
 def _step(machine: Machine, step: dict[str, Any], id: str, index: int) -> list[Difference]:
-    expect = step.get("expect")
+    expect: dict[str, Any] = step.get("expect", {})
     if step["op"] != "call":
-        if expect is None:
+        if not expect:
             machine.act(step)
             return []
         ours, want = machine.read(step), _image_of(expect, "") if "size" in expect else integer(expect["value"], "")
         if ours == want:
             return []
         if isinstance(ours, bytes) and isinstance(want, bytes):
-            at = next((i for i, (a, b) in enumerate(zip(ours, want, strict=False)) if a != b), min(len(ours), len(want)))
+            pairs = enumerate(zip(ours, want, strict=False))
+            at = next((i for i, (a, b) in pairs if a != b), min(len(ours), len(want)))
             return [Difference(id, index, f"{step['op']}[{at}]", ours[at : at + 8].hex(), want[at : at + 8].hex())]
         return [Difference(id, index, f"{step['op']}.{step['what']}", ours, want)]
     rax = machine.act(step)

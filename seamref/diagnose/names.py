@@ -32,7 +32,8 @@ def module_leaves() -> dict[int, str]:
     from seamref.tdxmodule.program import UNMODELLED
 
     named = {int(leaf): leaf.title for leaf in HostLeaf if not leaf & BIT63}
-    return dict(sorted({**named, **UNMODELLED, **{n: leaf.name for n, leaf in LEAVES.items()}}.items()))
+    gaps = {n: gap.name for n, gap in UNMODELLED.items()}
+    return dict(sorted({**named, **gaps, **{n: leaf.name for n, leaf in LEAVES.items()}}.items()))
 
 
 @lru_cache(maxsize=1)

@@ -147,7 +147,7 @@ class View:
 
 
 class Lock(NamedTuple):
-    """A lock held: kind ``s`` shared, ``x`` exclusive, ``m`` mutex; where it lies."""
+    """A lock held: kind ``s`` shared, ``x`` exclusive, ``m`` mutex, ``S`` and ``X`` of a page; where it lies."""
 
     kind: str
     linear: bool
@@ -170,6 +170,27 @@ def _take_shared(space: Space, address: int) -> bool:
     return not value & 1
 
 
+HOST_PRIORITY, READER = 2, 4
+
+
+@implements("LOCK.page", "a PAMT entry's lock: bit 0 exclusive, bit 1 host priority, which a host that waits sets "
+            "and a host that comes takes away, readers from bit 2", "TDXM tdx_locks.h")
+def _take_page(space: Space, address: int, kind: str) -> bool:
+    """LOCK.page: guests give way while host priority is set."""
+    value = int.from_bytes(space.read(address, 2), "little")
+    if kind == "X":
+        taken, after = not value & ~HOST_PRIORITY, 1
+    else:
+        taken, after = not value & 1, (value & ~HOST_PRIORITY) + READER
+    space.write(address, ((after if taken else value | HOST_PRIORITY) & 0xFFFF).to_bytes(2, "little"))
+    return taken
+
+
+def _release_page(space: Space, address: int, kind: str) -> None:
+    value = int.from_bytes(space.read(address, 2), "little")
+    space.write(address, (value & HOST_PRIORITY if kind == "X" else value - READER & 0xFFFF).to_bytes(2, "little"))
+
+
 @implements("LOCK.mutex", "8-bit mutex", "TDXM tdx_locks.h")
 def _take_mutex(space: Space, address: int) -> bool:
     if space.read(address, 1) != b"\0":
@@ -189,6 +210,8 @@ def _release(space: Space, lock: Lock) -> None:
             space.write(lock.address, (value - 2 & 0xFFFF).to_bytes(2, "little"))
         case "m":
             space.write(lock.address, b"\0")
+        case "X" | "S":
+            _release_page(space, lock.address, lock.kind)
         case _:
             raise SeamrefError(f"lock kind {lock.kind!r}")
 
@@ -335,7 +358,10 @@ class Call:
     def lock(self, kind: str, address: int, *, linear: bool = True) -> bool:
         """Try to take a lock; taken ones are released when the call ends, or by :meth:`unlock`."""
         space: Space = self.linear if linear else self.port
-        taken = {"x": _take_exclusive, "s": _take_shared, "m": _take_mutex}[kind](space, address)
+        if kind in ("X", "S"):
+            taken = _take_page(space, address, kind)
+        else:
+            taken = {"x": _take_exclusive, "s": _take_shared, "m": _take_mutex}[kind](space, address)
         if taken:
             self.held.append(Lock(kind, linear, address))
         return taken
@@ -389,7 +415,7 @@ class Call:
 
     def tdcs(self, tdr: View) -> View:
         """A TD's control structure, under the TD's KeyID."""
-        return View(TDCS, self.port, self.with_hkid(tdr.num("tdcx_pa[0]"), tdr.num("hkid")))
+        return View(TDCS, self.port, tdr.num("tdcx_pa[0]"))
 
     def tdvps(self, pa: int, tdr: View) -> View:
         """A vCPU, under the TD's KeyID."""
@@ -428,6 +454,7 @@ class Leaf:
 
     ``outputs``  registers zeroed before the checks (``ones`` of them set to all ones instead)
     ``states``   SYS states in which the dispatcher lets it through
+    ``late``     the handler itself judges versions, and knows 0 and 1
     ``versions`` highest version of the leaf that a build takes (by knob), besides 0
     ``knob``     the build must have it, or there is no such leaf
     """
@@ -441,6 +468,7 @@ class Leaf:
     ones: tuple[str, ...] = ()
     before_ready: bool = False
     versions: tuple[tuple[int, int], ...] = ()
+    late: bool = False
     inputs: str = ""
     knob: int = 0
 

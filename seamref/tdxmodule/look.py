@@ -113,7 +113,7 @@ class Look:
     def tdcs(self, tdr_pa: int) -> View:
         """A TD's control structure."""
         tdr = self.tdr(tdr_pa)
-        return View(TDCS, self.dram, self.platform.with_keyid(tdr.num("tdcx_pa[0]"), tdr.num("hkid")))
+        return View(TDCS, self.dram, tdr.num("tdcx_pa[0]"))
 
     def tdvps(self, tdvpr: int, tdr_pa: int) -> View:
         """A vCPU."""

@@ -11,7 +11,8 @@ Steps of a call, each separable so that another processor can act in between::
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from seamref.arch.lp import GPRS, Lp
 from seamref.arch.msr import SPEC_CTRL, wrmsr
@@ -48,36 +49,101 @@ from seamref.tdxmodule.core import (
     run_stage,
     vmcs_field,
 )
-from seamref.tdxmodule.status import Operand, Status
-from seamref.tdxmodule.structures import GLOBAL_DATA, LOCAL_DATA, PAGE, SysState
+from seamref.tdxmodule.status import Operand, Result, Status
+from seamref.tdxmodule.structures import GLOBAL_DATA, LOCAL_DATA, PAGE, OpState, PageType, SysState
 
 if TYPE_CHECKING:
     from seamref.arch.platform import Platform
 
 S = Status
 _D = "TDXM src/vmm_dispatcher/tdx_vmm_dispatcher.c"
-UNMODELLED = {
-    5: "TDH.MEM.PAGE.RELOCATE", 6: "TDH.MEM.PAGE.AUG", 7: "TDH.MEM.RANGE.BLOCK", 12: "TDH.MEM.RD", 13: "TDH.MNG.WR",
-    14: "TDH.MEM.WR", 15: "TDH.MEM.PAGE.DEMOTE", 23: "TDH.MEM.PAGE.PROMOTE", 24: "TDH.PHYMEM.PAGE.RDMD",
-    25: "TDH.MEM.SEPT.RD", 26: "TDH.VP.RD", 29: "TDH.MEM.PAGE.REMOVE", 30: "TDH.MEM.SEPT.REMOVE",
-    39: "TDH.MEM.RANGE.UNBLOCK", 41: "TDH.PHYMEM.PAGE.WBINVD", 48: "TDH.SERVTD.BIND",
-    49: "TDH.SERVTD.PREBIND", 64: "TDH.EXPORT.ABORT", 65: "TDH.EXPORT.BLOCKW", 66: "TDH.EXPORT.RESTORE",
-    68: "TDH.EXPORT.MEM", 70: "TDH.EXPORT.PAUSE", 71: "TDH.EXPORT.TRACK", 72: "TDH.EXPORT.STATE.IMMUTABLE",
-    73: "TDH.EXPORT.STATE.TD", 74: "TDH.EXPORT.STATE.VP", 75: "TDH.EXPORT.UNBLOCKW", 80: "TDH.IMPORT.ABORT",
-    81: "TDH.IMPORT.END", 82: "TDH.IMPORT.COMMIT", 83: "TDH.IMPORT.MEM", 84: "TDH.IMPORT.TRACK",
-    85: "TDH.IMPORT.STATE.IMMUTABLE", 86: "TDH.IMPORT.STATE.TD", 87: "TDH.IMPORT.STATE.VP", 96: "TDH.MIG.STREAM.CREATE",
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A leaf of the published interface that this book does not cover beyond its first operand.
+
+    ``operand`` the register that names the page judged first, ``type`` of which type it must be (``None``: not judged
+    here); ``outputs`` zeroed and (version 1) ``ones`` set to all ones before; ``late``: the
+    handler judges versions above 0; ``levels``: the levels that RCX may name, where it is judged here
+    """
+
+    name: str
+    operand: str
+    type: PageType | None = PageType.TDR
+    outputs: tuple[str, ...] = ("rcx", "rdx")
+    ones: tuple[str, ...] = ()
+    late: bool = False
+    levels: range | None = None
+
+
+_R_OUT: dict[str, Any] = {"outputs": ("r8",), "ones": ("rdx",)}
+_PLAIN: dict[str, Any] = {"outputs": ()}
+UNMODELLED: dict[int, Gap] = {
+    5: Gap("TDH.MEM.PAGE.RELOCATE", "rdx"), 6: Gap("TDH.MEM.PAGE.AUG", "rdx"), 7: Gap("TDH.MEM.RANGE.BLOCK", "rdx"),
+    11: Gap("TDH.MNG.RD", "rcx", late=True, **_R_OUT), 12: Gap("TDH.MEM.RD", "rdx"), 13: Gap("TDH.MNG.WR", "rcx"),
+    14: Gap("TDH.MEM.WR", "rdx"), 15: Gap("TDH.MEM.PAGE.DEMOTE", "rdx"),
+    23: Gap("TDH.MEM.PAGE.PROMOTE", "rdx", late=True, levels=range(1, 4)),
+    24: Gap("TDH.PHYMEM.PAGE.RDMD", "rcx", None),
+    25: Gap("TDH.MEM.SEPT.RD", "rdx"),
+    26: Gap("TDH.VP.RD", "rcx", PageType.TDVPR, late=True, **_R_OUT),
+    29: Gap("TDH.MEM.PAGE.REMOVE", "rdx"),
+    30: Gap("TDH.MEM.SEPT.REMOVE", "rdx", late=True, levels=range(1, 4)),
+    39: Gap("TDH.MEM.RANGE.UNBLOCK", "rdx"), 41: Gap("TDH.PHYMEM.PAGE.WBINVD", "rcx", None, **_PLAIN),
+    48: Gap("TDH.SERVTD.BIND", "rcx", **_PLAIN), 49: Gap("TDH.SERVTD.PREBIND", "rcx", **_PLAIN),
+    64: Gap("TDH.EXPORT.ABORT", "rcx", **_PLAIN), 65: Gap("TDH.EXPORT.BLOCKW", "rdx", **_PLAIN),
+    66: Gap("TDH.EXPORT.RESTORE", "rdx", **_PLAIN), 68: Gap("TDH.EXPORT.MEM", "rdx", **_PLAIN),
+    70: Gap("TDH.EXPORT.PAUSE", "rcx", **_PLAIN), 71: Gap("TDH.EXPORT.TRACK", "rcx", **_PLAIN),
+    72: Gap("TDH.EXPORT.STATE.IMMUTABLE", "rcx", **_PLAIN), 73: Gap("TDH.EXPORT.STATE.TD", "rcx", **_PLAIN),
+    74: Gap("TDH.EXPORT.STATE.VP", "rcx", None, **_PLAIN), 75: Gap("TDH.EXPORT.UNBLOCKW", "rdx", **_PLAIN),
+    80: Gap("TDH.IMPORT.ABORT", "rcx", **_PLAIN), 81: Gap("TDH.IMPORT.END", "rcx", **_PLAIN),
+    82: Gap("TDH.IMPORT.COMMIT", "rcx", **_PLAIN), 83: Gap("TDH.IMPORT.MEM", "rdx", **_PLAIN),
+    84: Gap("TDH.IMPORT.TRACK", "rcx", **_PLAIN), 85: Gap("TDH.IMPORT.STATE.IMMUTABLE", "rcx", **_PLAIN),
+    86: Gap("TDH.IMPORT.STATE.TD", "rcx", **_PLAIN), 87: Gap("TDH.IMPORT.STATE.VP", "rcx", None, **_PLAIN),
+    96: Gap("TDH.MIG.STREAM.CREATE", "rdx", **_PLAIN),
 }
 """Leaves of the published interface that this book does not cover: asking for one names the gap."""
-_VERSION_1 = {3, 11, 23, 26, 30}
-"""Leaves that take version 1 in every build (MEM.SEPT.ADD, MNG.RD and others)."""
+_EVERY_TYPE = tuple(PageType)
+
+
+def _late(c: Call) -> bool:
+    """Whether the leaf's handler judges the version, and the dispatcher lets any pass."""
+    gap, found = UNMODELLED.get(c.leaf), LEAVES.get(c.leaf)
+    if gap is not None:
+        return gap.late
+    return found is not None and found.late
 
 
 def _bad_version(c: Call) -> bool:
-    if c.version == 0:
+    if c.version == 0 or _late(c):
         return False
     found = LEAVES.get(c.leaf)
-    by_knob = found is not None and any(c.version <= version and c.has(knob) for version, knob in found.versions)
-    return not (by_knob or (c.leaf in _VERSION_1 and c.version == 1))
+    return not (found is not None and any(c.version <= version and c.has(knob) for version, knob in found.versions))
+
+
+def first_operand(c: Call, gap: Gap) -> Result | None:
+    """What a leaf that is not covered says to a version or a page that cannot be; ``None``: it would go on."""
+    for name in (*gap.outputs, *gap.ones):
+        c.reg(name)
+    c.reg(gap.operand)
+    c.out(**dict.fromkeys(gap.outputs, 0))
+    if c.version:
+        c.out(**dict.fromkeys(gap.ones, (1 << 64) - 1))
+    if gap.late and c.version and gap.outputs == ("rcx", "rdx"):
+        c.out(r9=(1 << 64) - 1, r10=(1 << 64) - 1, r11=(1 << 64) - 1)
+    if gap.late and c.version > 1:
+        return Result(S.TDX_OPERAND_INVALID, int(Operand.RAX))
+    judge = td.page(gap.operand, _EVERY_TYPE if gap.type is None else gap.type, "s")
+    assert not isinstance(judge, CheckTable)
+    refused = judge(c)
+    if refused is not None or gap.levels is None:
+        return refused
+    state = td.td_state(td.tdr_in("rdx"), OpState.INITIALIZED, OpState.RUNNABLE)
+    assert not isinstance(state, CheckTable)
+    refused = state(c)
+    if refused is not None or not td.gpa_wrong(c, gap.levels):
+        return refused
+    return Result(S.TDX_OPERAND_INVALID, int(Operand.RCX))
 
 
 def _is_there(c: Call) -> bool:
@@ -159,8 +225,12 @@ class TdxModule:
         row = DISPATCH.decide(call)
         if row is not None:
             return finish(call, row.result.result(call))
-        if call.leaf in UNMODELLED:
-            raise NotModelled(f"{UNMODELLED[call.leaf]} (leaf {call.leaf})", "DISPATCH.leaf")
+        gap = UNMODELLED.get(call.leaf)
+        if gap is not None:
+            refused = first_operand(call, gap)
+            if refused is None:
+                raise NotModelled(f"{gap.name} (leaf {call.leaf})", "DISPATCH.leaf")
+            return finish(call, refused)
         found = _leaf(call)
         for name in found.outputs:
             call.fixed[name] = call.reg(name)

@@ -159,7 +159,7 @@ def _enter(c: Call) -> Result | Guest:
 
 def page_locks(c: Call, tdvpr: int, tdr_pa: int) -> list[Lock]:
     """The two shared page locks that are held while a TD runs."""
-    return [Lock("s", False, c.pamt(pa).address("lock")) for pa in (tdvpr, tdr_pa)]
+    return [Lock("S", False, c.pamt(pa).address("lock")) for pa in (tdvpr, tdr_pa)]
 
 
 def _answer_vmcall(c: Call, tdvps: View) -> None:

@@ -15,7 +15,7 @@ from seamref.layout import Array, Field, Layout, Raw, reserved, u8, u16, u32, u6
 PAGE = 4096
 MAX_HKIDS, MAX_PKGS, MAX_TDMRS, MAX_RESERVED, MAX_CMRS = 2048, 8, 64, 16, 32
 MODULE_MAX_PA = 52
-TDCS_PAGES, TDVPS_PAGES, MAX_TDCX = 6, 6, 9
+TDCS_PAGES, TDVPS_PAGES, MAX_TDCX, MAX_TDVPS_PAGES = 6, 6, 9, 15
 
 
 class SysState(IntEnum):
@@ -300,7 +300,7 @@ CANARY_PAGE = Layout(
 PAMT_ENTRY = Layout(
     "PAMT_ENTRY",
     (
-        Field("lock", u16, "shared/exclusive", 0),
+        Field("lock", u16, "bit 0 exclusive, bit 1 host priority, readers from bit 2", 0),
         Field("type", u8, "page type", 2),
         Field("owner", Raw(5, number=True), "frame number of the owning TDR", 3),
         Field("bepoch", u64, "", 8),
@@ -319,13 +319,13 @@ TDR = Layout(
         Field("chldcnt", u64, "pages that belong to the TD, this one excluded", 8),
         Field("lifecycle", u8, "HKID_ASSIGNED .. TEARDOWN", 16),
         reserved("pad_1", 7, 17, checked=False),
-        Field("tdcx_pa", Array(u64, MAX_TDCX), "", 24),
+        Field("tdcx_pa", Array(u64, MAX_TDCX), "addresses, with the TD's KeyID", 24),
         Field("td_uuid", Raw(32), "", 96),
         reserved("pad_2", 128, 128, checked=False),
         Field("hkid", u16, "the TD's private KeyID", 256),
-        reserved("pad_3", 2, 258, checked=False),
-        Field("pkg_config_bitmap", u32, "packages on which the TD's key is configured", 260),
-        reserved("pad_4", 56, 264, checked=False),
+        reserved("pad_3", 6, 258, checked=False),
+        Field("pkg_config_bitmap", u64, "packages on which the TD's key is configured", 264),
+        reserved("pad_4", 48, 272, checked=False),
         Field("handoff_version", u16, "MODULE_HV of the module that created the TD", 320),
         reserved("pad_5", 6, 322, checked=False),
         Field("seamdb_index", u64, "which module created the TD", 328),
@@ -348,6 +348,7 @@ HASH_STATE = Layout(
     doc="Unfinished MRTD.",
 )
 
+MAX_X2APIC = 576
 TDCS = Layout(
     "TDCS",
     (
@@ -376,7 +377,8 @@ TDCS = Layout(
         Field("rtmr", Array(Raw(48), 4), "", 272),
         Field("servtd_hash", Raw(48), "", 464),
         Field("mrtd_context", HASH_STATE, "", 512),
-        reserved("pad_2", PAGE - 776, 776, checked=False),
+        Field("x2apic_ids", Array(u32, MAX_X2APIC), "of the vCPUs by index (1.5.05)", 776),
+        reserved("pad_2", PAGE - 776 - 4 * MAX_X2APIC, 776 + 4 * MAX_X2APIC, checked=False),
     ),
     size=PAGE,
     source="TDXM td_control_structures.h",
@@ -397,19 +399,22 @@ TDVPS = Layout(
         Field("index", u32, "vCPU index", 12),
         Field("num_tdcx", u32, "TDVPS pages behind the TDVPR page", 16),
         reserved("pad_1", 4, 20, checked=False),
-        Field("tdcx_pa", Array(u64, TDVPS_PAGES - 1), "", 24),
-        Field("last_seamdb_index", u64, "module that last set the host state", 64),
-        Field("vcpu_epoch", u64, "", 72),
-        Field("last_exit_tsc", u64, "", 80),
-        Field("vmcall_mask", u64, "registers that the last TDG.VP.VMCALL passed", 88),
-        Field("gprs", Array(u64, 16), "the guest's registers in encoding order", 96),
-        Field("shared_eptp", u64, "", 224),
-        reserved("pad_2", PAGE - 232, 232, checked=False),
+        Field("tdcx_pa", Array(u64, MAX_TDVPS_PAGES - 1), "", 24),
+        Field("last_seamdb_index", u64, "module that last set the host state", 136),
+        Field("vcpu_epoch", u64, "", 144),
+        Field("last_exit_tsc", u64, "", 152),
+        Field("vmcall_mask", u64, "registers that the last TDG.VP.VMCALL passed", 160),
+        Field("gprs", Array(u64, 16), "the guest's registers in encoding order", 168),
+        Field("shared_eptp", u64, "", 296),
+        reserved("pad_2", PAGE - 304, 304, checked=False),
     ),
     size=PAGE,
     source="TDXM tdx_tdvps.h",
     doc="First page of a vCPU, under the TD's KeyID; the second is its TD VMCS.",
 )
+
+CPUID_VALUES = Layout("CPUID_VALUES", tuple(Field(name, u32, "", 4 * i) for i, name in enumerate(
+    ("eax", "ebx", "ecx", "edx"))), size=16)
 
 TD_PARAMS = Layout(
     "TD_PARAMS",
@@ -429,7 +434,7 @@ TD_PARAMS = Layout(
         Field("mrownerconfig", Raw(48), "", 176),
         Field("ia32_arch_capabilities_config", u64, "", 224),
         reserved("reserved_2", 24, 232),
-        Field("cpuid_config", Raw(768), "", 256),
+        Field("cpuid_config", Array(CPUID_VALUES, 48), "12 (1.5.05: 18) leaves; all behind them must be 0", 256),
     ),
     size=1024,
     source="TDXM tdx_api_defs.h",
@@ -507,7 +512,16 @@ TDSYSINFO = Layout(
     doc="What TDH.SYS.INFO stores.",
 )
 
-ATTRIBUTES_FIXED0, ATTRIBUTES_FIXED1 = 0x0000_0000_F800_0001 | 1 << 63, 0
-"""ATTRIBUTES bits that may be 1, that must be 1: DEBUG, PKS, KL, PERFMON and others (*chosen*)."""
-XFAM_FIXED0, XFAM_FIXED1 = 0x0006_1BE7, 0x3
-"""XFAM bits that may be 1, that must be 1 (x87 and SSE)."""
+ATTRIBUTES_FIXED0, ATTRIBUTES_FIXED1 = 0x8000_0000_7000_0001, 0
+"""ATTRIBUTES bits that may be 1, that must be 1: DEBUG, SEPT_VE_DISABLE, MIGRATABLE, PKS, PERFMON."""
+ATTRIBUTES_DEBUG, ATTRIBUTES_LASS, ATTRIBUTES_MIGRATABLE, ATTRIBUTES_PERFMON = 1, 1 << 27, 1 << 29, 1 << 63
+"""LASS may be 1 from 1.5.05 on where the processor has it; a migratable TD has neither DEBUG nor PERFMON."""
+XFAM_FIXED0, XFAM_FIXED1 = 0x0006_DBE7, 0x3
+"""XFAM bits that may be 1 where the processor has them, that must be 1 (x87 and SSE)."""
+XFAM_SAME = (0xE0, 0x1800, 0x60000)
+"""XFAM bits that are 1 together or not at all: AVX-512, CET, AMX."""
+XFAM_AVX, XFAM_AVX512 = 1 << 2, 0xE0
+CONFIG_FLAGS_FIXED0, CONFIG_FLAGS_FIXED1, CONFIG_GPAW = 0b111, 0, 1
+"""CONFIG_FLAGS bits that may be 1: GPAW, FLEXIBLE_PENDING_VE, NO_RBP_MOD."""
+MAX_VCPUS_PER_TD = 576
+"""Since 1.5.05; before, as many as the field holds."""

@@ -27,6 +27,7 @@ from seamref.tdxmodule.build import (
     VERSION_1_INIT,
 )
 from seamref.tdxmodule.core import Answer, Call, View, leaf, ok
+from seamref.tdxmodule.cpuid_config import Configurable, configurable
 from seamref.tdxmodule.demands import (
     ALGORITHMS,
     ALGORITHMS_INTEGRITY,
@@ -68,6 +69,7 @@ from seamref.tdxmodule.status import SUCCESS, Operand, Result, Status, pack
 from seamref.tdxmodule.structures import (
     ATTRIBUTES_FIXED0,
     ATTRIBUTES_FIXED1,
+    ATTRIBUTES_LASS,
     CANARY_PAGE,
     HANDOFF,
     HOST_FIELDS,
@@ -1044,16 +1046,51 @@ def _info_zero(c: Call) -> Result | None:
     return None
 
 
+def platform_fms(c: Call) -> int:
+    """Family, model, stepping of package 0, with the lowest stepping of all packages."""
+    table = mcheck(c)
+    all_of = [table.num(f"socket_cpuid_table[{i}]") for i in range(c.glob.num("num_pkgs"))]
+    return all_of[0] & ~0xF | min(fms & 0xF for fms in all_of)
+
+
+MAX_CPUID_CONFIGS = 37
+_NO_CONFIG = {"leaf": 0, "subleaf": 0, "values": [0] * 4}
+
+
+def has_lass(c: Call) -> bool:
+    """Linear address space separation: from 1.5.05 on, where CPUID.7.1:EAX[6] says so."""
+    return later(c) and bool(cpuid(c.platform, c.lp, 7, 1).eax >> 6 & 1)
+
+
+def attributes_fixed0(c: Call) -> int:
+    """ATTRIBUTES bits that may be 1 on this platform."""
+    return ATTRIBUTES_FIXED0 | (ATTRIBUTES_LASS if has_lass(c) else 0)
+
+
+def xfam_fixed0(c: Call) -> int:
+    """XFAM bits that may be 1: those that the processor has in XCR0 and IA32_XSS (CPUID leaf 0DH)."""
+    main, more = cpuid(c.platform, c.lp, 0xD, 0), cpuid(c.platform, c.lp, 0xD, 1)
+    return XFAM_FIXED0 & (main.eax | more.ecx)
+
+
+def config_values(c: Call, row: Configurable) -> Cpuid:
+    """Bits of a CPUID leaf that a TD's configuration may set: given ones, and those of the processor it may clear."""
+    native = leaf_cpuid(c, row.leaf, row.subleaf)
+    return Cpuid(*(d | a & n for d, a, n in zip(row.direct, row.allow, native, strict=True)))
+
+
 @implements("SYS.INFO.effect", "TDSYSINFO_STRUCT and 32 CMRs to the caller; RDX = 1024, R9 = 32", _N)
 def _info(c: Call) -> Result:
     """SYS.INFO.effect."""
-    b = c.build
+    b, configs = c.build, configurable(later(c))
     c.port.write(c.rcx, TDSYSINFO.encode({
         "vendor_id": 0x8086, "build_date": b.build_date, "build_num": b.build_num, "minor_version": b.minor,
         "major_version": b.major, "sys_rd": 1, "max_tdmrs": MAX_TDMRS, "max_reserved_per_tdmr": MAX_RESERVED,
         "pamt_entry_size": PAMT_ENTRY.size, "tdcs_base_size": TDCS_PAGES * PAGE, "tdvps_base_size": TDVPS_PAGES * PAGE,
-        "attributes_fixed0": ATTRIBUTES_FIXED0, "attributes_fixed1": ATTRIBUTES_FIXED1, "xfam_fixed0": XFAM_FIXED0,
-        "xfam_fixed1": XFAM_FIXED1,
+        "attributes_fixed0": attributes_fixed0(c), "attributes_fixed1": ATTRIBUTES_FIXED1,
+        "xfam_fixed0": xfam_fixed0(c), "xfam_fixed1": XFAM_FIXED1, "num_cpuid_config": len(configs),
+        "cpuid_configs": [{"leaf": row.leaf, "subleaf": row.subleaf, "values": list(config_values(c, row))}
+                          for row in configs] + [_NO_CONFIG] * (MAX_CPUID_CONFIGS - len(configs)),
     }))
     c.port.write(c.r8, c.linear.read(c.table.base + P_SYS_INFO_TABLE.offset_of("cmr"), 16 * MAX_CMRS))
     c.out(rdx=TDSYSINFO.size, r9=MAX_CMRS)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from seamref.arch.cpuid import Cpuid, cpuid
 from seamref.arch.memory import get_agent
 from seamref.arch.msr import wrmsr
 from seamref.arch.outcome import Done
@@ -19,30 +20,58 @@ from seamref.arch.vmcs import CONTROL_MSRS, default_controls, make_vmcs
 from seamref.arch.vmx import vmclear, vmptrld
 from seamref.errors import NotModelled
 from seamref.spec import CHOSEN, Check, CheckTable, implements
-from seamref.tdxmodule.core import Answer, Call, Stage, View, leaf, ok
+from seamref.tdxmodule.build import VERSION_1_VP_INIT
+from seamref.tdxmodule.core import Answer, Call, Stage, View, leaf, ok, vmcs_field
+from seamref.tdxmodule.cpuid_config import (
+    ARCH_CAPABILITIES_CONFIG,
+    TOPOLOGY_AT,
+    Configurable,
+    configurable,
+    levels_wrong,
+)
 from seamref.tdxmodule.sha384 import Sha384
 from seamref.tdxmodule.status import SUCCESS, Operand, Result, Status
 from seamref.tdxmodule.structures import (
-    ATTRIBUTES_FIXED0,
+    ATTRIBUTES_DEBUG,
     ATTRIBUTES_FIXED1,
+    ATTRIBUTES_MIGRATABLE,
+    ATTRIBUTES_PERFMON,
+    CONFIG_FLAGS_FIXED0,
+    CONFIG_FLAGS_FIXED1,
+    CONFIG_GPAW,
     INIT_MSRS,
     MAX_HKIDS,
     MAX_TDCX,
+    MAX_TDVPS_PAGES,
+    MAX_VCPUS_PER_TD,
+    MAX_X2APIC,
     NOT_ASSOCIATED,
     PAGE,
     SEPT_ROOT_PAGE,
     TD_PARAMS,
     TDCS_PAGES,
     TDVPS_PAGES,
-    XFAM_FIXED0,
+    XFAM_AVX,
+    XFAM_AVX512,
     XFAM_FIXED1,
+    XFAM_SAME,
     Hkid,
     Lifecycle,
     OpState,
     PageType,
     VcpuState,
 )
-from seamref.tdxmodule.system import can_avoid, first, msr_of, random_key, ref
+from seamref.tdxmodule.system import (
+    attributes_fixed0,
+    can_avoid,
+    first,
+    later,
+    msr_of,
+    platform_fms,
+    random_key,
+    ref,
+    xfam_fixed0,
+)
 
 S = Status
 SHARED_GPA = 1 << 47
@@ -79,7 +108,8 @@ PAGE_CHECK: CheckTable[PageCheck, Status] = CheckTable("PAGE", (
     Check("PAGE.range", "not in an initialised block of a TDMR", lambda c: c.call.tdmr_of(c.pa) is None,
           S.TDX_OPERAND_ADDR_RANGE_ERROR, _P),
     Check("PAGE.lock", "another processor holds the page's PAMT entry",
-          lambda c: not c.call.lock(c.kind, c.call.pamt(c.pa).address("lock"), linear=False), S.TDX_OPERAND_BUSY, _P),
+          lambda c: not c.call.lock(c.kind.upper(), c.call.pamt(c.pa).address("lock"), linear=False),
+          S.TDX_OPERAND_BUSY, _P),
     Check("PAGE.type", "the page is of another type", lambda c: c.call.pamt(c.pa).num("type") not in c.types,
           S.TDX_PAGE_METADATA_INCORRECT, _P),
 ), "A page operand: conditions in order; each status carries the operand's id.")
@@ -101,18 +131,20 @@ def owner_of(c: Call, pa: int) -> int:
     return c.pamt(pa).num("owner") << 12
 
 
-OWNER: CheckTable[tuple[Call, int], Answer] = CheckTable("OWNER", (
-    Check("OWNER.lock", "another processor holds the owning TDR exclusively",
-          lambda c: not c[0].lock("s", c[0].pamt(owner_of(*c)).address("lock"), linear=False),
+VP_INIT_LEAF = 22
+OWNER: CheckTable[tuple[Call, int, str], Answer] = CheckTable("OWNER", (
+    Check("OWNER.lock", "another processor holds the owning TDR",
+          lambda c: not c[0].lock(c[2], c[0].pamt(owner_of(*c[:2])).address("lock"), linear=False),
           Answer(S.TDX_OPERAND_BUSY, Operand.TDR), _P),
 ), "The TDR that owns a vCPU or page, locked shared.")
 
 
 def owner(register: str, mask: int = (1 << 64) - 1) -> Stage:
-    """Lock the owning TDR of the page in ``register``."""
+    """Lock the owning TDR of the page in ``register``: shared, exclusive for TDH.VP.INIT version 1."""
 
     def stage(c: Call) -> Result | None:
-        row = OWNER.decide((c, c.reg(register) & mask))
+        kind = "X" if c.leaf == VP_INIT_LEAF and c.version else "S"
+        row = OWNER.decide((c, c.reg(register) & mask, kind))
         return None if row is None else row.result.result(c)
 
     return stage
@@ -280,7 +312,7 @@ def _mng_addcx(c: Call) -> Result:
     c.give_page(c.rcx, PageType.TDCX, c.rdx, tdr.num("hkid"))
     if number == SEPT_ROOT_PAGE:
         free_entries(c, c.rcx, tdr.num("hkid"))
-    tdr.set(f"tdcx_pa[{number}]", c.rcx)
+    tdr.set(f"tdcx_pa[{number}]", c.with_hkid(c.rcx, tdr.num("hkid")))
     tdr.set("num_tdcx", number + 1)
     add_child(tdr)
     return SUCCESS
@@ -297,9 +329,81 @@ def _params(c: Call) -> Any:
     return TD_PARAMS.decode(c.port.read(c.rdx, TD_PARAMS.size))
 
 
+def _attributes_wrong(c: Call) -> bool:
+    asked = _params(c).attributes
+    both = asked & ATTRIBUTES_MIGRATABLE and asked & (ATTRIBUTES_DEBUG | ATTRIBUTES_PERFMON)
+    return bool(asked & ~attributes_fixed0(c) or ATTRIBUTES_FIXED1 & ~asked or both)
+
+
+def _xfam_wrong(c: Call) -> bool:
+    asked = _params(c).xfam
+    torn = any(asked & group not in (0, group) for group in XFAM_SAME)
+    alone = asked & XFAM_AVX512 and not asked & XFAM_AVX
+    return bool(asked & ~xfam_fixed0(c) or XFAM_FIXED1 & ~asked or torn or alone)
+
+
+def _max_vcpus_wrong(c: Call) -> bool:
+    asked = _params(c).max_vcpus
+    return asked == 0 or (later(c) and asked > MAX_VCPUS_PER_TD)
+
+
+def _reserved(name: str) -> Callable[[Call], bool]:
+    """Whether a reserved range of TD_PARAMS is not 0."""
+    return lambda c: any(TD_PARAMS.peek(c.port.read(c.rdx, TD_PARAMS.size), name))
+
+
 def _config_flags_wrong(c: Call) -> bool:
-    """Bit 0 (GPAW) and all others must be 0: 48-bit guest physical addresses, nothing optional."""
-    return bool(_params(c).config_flags)
+    return bool(_params(c).config_flags & ~CONFIG_FLAGS_FIXED0 or CONFIG_FLAGS_FIXED1 & ~_params(c).config_flags)
+
+
+EPTP_4_LEVELS = 0x1E
+
+
+def _eptp_wrong(c: Call) -> bool:
+    """Write-back with 4 levels (5 are not modelled, and IA32_VMX_EPT_VPID_CAP[7] is 0); GPAW needs 5 levels."""
+    return _params(c).eptp_controls != EPTP_4_LEVELS or bool(_params(c).config_flags & CONFIG_GPAW)
+
+
+def _values(entry: Any) -> Cpuid:
+    return Cpuid(entry["eax"], entry["ebx"], entry["ecx"], entry["edx"])
+
+
+def _hle_without_rtm(c: Call, row: Configurable, asked: Cpuid) -> bool:
+    """CPUID.7.0:EBX bits 4 and 11 as the TD would see them."""
+    seen = cpuid(c.platform, c.lp, row.leaf, row.subleaf).ebx & (asked.ebx | ~row.allow.ebx)
+    return seen >> 4 & 1 != seen >> 11 & 1
+
+
+def _cpuid_config_wrong(c: Call) -> bool:
+    """Entry by entry: bits that are not configurable, another FMS than the platform's, HLE without RTM; RCX = leaf."""
+    params = _params(c)
+    for row, entry in zip(configurable(later(c)), params.cpuid_config, strict=False):
+        asked = _values(entry)
+        bad = any(a & ~(d | w) for a, d, w in zip(asked, row.direct, row.allow, strict=True))
+        if row.leaf == 1:
+            bad = bad or asked.eax not in (0, platform_fms(c))
+        if (row.leaf, row.subleaf) == (7, 0):
+            bad = bad or _hle_without_rtm(c, row, asked)
+        if bad:
+            c.out(rcx=row.id)
+            return True
+    return False
+
+
+def _topology_config_wrong(c: Call) -> bool:
+    entries = _params(c).cpuid_config
+    return later(c) and levels_wrong(tuple(_values(e) for e in entries[TOPOLOGY_AT : len(configurable(True))]))
+
+
+def _behind_config(c: Call) -> bool:
+    entries = _params(c).cpuid_config
+    return any(any(_values(entry)) for entry in entries[len(configurable(later(c))) :])
+
+
+def _arch_capabilities_wrong(c: Call) -> bool:
+    """A value without MSR_CONFIG_CTLS bit 0, or with bits that cannot be configured."""
+    value = _params(c).ia32_arch_capabilities_config
+    return bool(value and (not _params(c).msr_config_ctls & 1 or value & ~ARCH_CAPABILITIES_CONFIG))
 
 
 MNG_INIT_FIRST: CheckTable[Call, Answer] = CheckTable("TDH.MNG.INIT CPUID limit", (
@@ -309,32 +413,47 @@ MNG_INIT_FIRST: CheckTable[Call, Answer] = CheckTable("TDH.MNG.INIT CPUID limit"
 MNG_INIT: CheckTable[Call, Answer] = CheckTable("TDH.MNG.INIT", (
     Check("MNG.INIT.rdx", "RDX not 1 KiB aligned or not a shared address", lambda c: not c.is_shared(c.rdx, 1024),
           Answer(S.TDX_OPERAND_INVALID, Operand.RDX), _I),
-    Check("MNG.INIT.attributes", "an ATTRIBUTES bit that may not be 1, or must be 1",
-          lambda c: bool(_params(c).attributes & ~ATTRIBUTES_FIXED0 | ATTRIBUTES_FIXED1 & ~_params(c).attributes),
+    Check("MNG.INIT.attributes", "an ATTRIBUTES bit that may not be 1, or must be 1; MIGRATABLE with DEBUG or PERFMON",
+          _attributes_wrong,
           Answer(S.TDX_OPERAND_INVALID, Operand.ATTRIBUTES), _I),
-    Check("MNG.INIT.xfam", "an XFAM bit that may not be 1, or must be 1",
-          lambda c: bool(_params(c).xfam & ~XFAM_FIXED0 | XFAM_FIXED1 & ~_params(c).xfam),
+    Check("MNG.INIT.xfam", "an XFAM bit that may not be 1, or must be 1; parts of AVX-512, CET, AMX; AVX-512 alone",
+          _xfam_wrong,
           Answer(S.TDX_OPERAND_INVALID, Operand.XFAM), _I),
-    Check("MNG.INIT.max_vcpus", "MAX_VCPUS is 0", lambda c: _params(c).max_vcpus == 0,
+    Check("MNG.INIT.max_vcpus", "MAX_VCPUS is 0, or (1.5.05) above 576", _max_vcpus_wrong,
           Answer(S.TDX_OPERAND_INVALID, Operand.MAX_VCPUS), _I),
     Check("MNG.INIT.l2", "more than 3 L2 VMs", lambda c: _params(c).num_l2_vms > 3,
           Answer(S.TDX_OPERAND_INVALID, Operand.NUM_L2_VMS), _I),
     Check("MNG.INIT.tdcs", "TDCS pages for the L2 VMs are missing",
-          lambda c: RCX_TDR(c).num("num_tdcx") < TDCS_PAGES + _params(c).num_l2_vms, Answer(S.TDX_TDCX_NUM_INCORRECT),
+          lambda c: RCX_TDR(c).num("num_tdcx") < TDCS_PAGES + _params(c).num_l2_vms, Answer(S.TDX_TDCS_NOT_ALLOCATED),
           _I),
-    Check("MNG.INIT.reserved", "a reserved byte of TD_PARAMS is not 0",
-          lambda c: bool(TD_PARAMS.problems(c.port.read(c.rdx, TD_PARAMS.size))),
+    Check("MNG.INIT.reserved", "TD_PARAMS bytes 20 to 23 are not 0", _reserved("reserved_0"),
           Answer(S.TDX_OPERAND_INVALID, Operand.RDX), _I),
     Check("MNG.INIT.config_flags", "CONFIG_FLAGS that this module does not have", _config_flags_wrong,
-          Answer(S.TDX_OPERAND_INVALID, Operand.EXEC_CONTROLS), _I, CHOSEN),
-    Check("MNG.INIT.eptp", "EPTP_CONTROLS are not write-back with 4 levels", lambda c: _params(c).eptp_controls != 0x1E,
+          Answer(S.TDX_OPERAND_INVALID, Operand.EXEC_CONTROLS), _I),
+    Check("MNG.INIT.eptp", "EPTP_CONTROLS are not write-back with 4 levels, or GPAW asks for 5", _eptp_wrong,
           Answer(S.TDX_OPERAND_INVALID, Operand.EPTP_CONTROLS), _I),
     Check("MNG.INIT.tsc_frequency", "TSC_FREQUENCY not in 4..400", lambda c: not 4 <= _params(c).tsc_frequency <= 400,
           Answer(S.TDX_OPERAND_INVALID, Operand.TSC_FREQUENCY), _I),
     Check("MNG.INIT.tsc_adjust", "IA32_TSC_ADJUST is not what TDH.SYS.INIT saw", tsc_adjust_differs,
           Answer(S.TDX_INCONSISTENT_MSR, found=True), _I),
-    Check("MNG.INIT.cpuid", "CPUID configuration for a leaf that is not configurable",
-          lambda c: any(_params(c).cpuid_config), Answer(S.TDX_OPERAND_INVALID, Operand.CPUID_CONFIG), _I, CHOSEN),
+    Check("MNG.INIT.reserved_1", "reserved bytes behind TSC_FREQUENCY are not 0", _reserved("reserved_1"),
+          Answer(S.TDX_OPERAND_INVALID, Operand.RDX), _I),
+    Check("MNG.INIT.msr_config", "a reserved bit of MSR_CONFIG_CTLS is not 0", lambda c: _params(c).msr_config_ctls > 1,
+          Answer(S.TDX_OPERAND_INVALID, Operand.RDX), _I),
+    Check("MNG.INIT.reserved_2", "reserved bytes behind IA32_ARCH_CAPABILITIES_CONFIG are not 0",
+          _reserved("reserved_2"),
+          Answer(S.TDX_OPERAND_INVALID, Operand.RDX), _I),
+    Check("MNG.INIT.cpuid", "CPUID configuration: bits that are not configurable, another FMS, HLE without RTM",
+          _cpuid_config_wrong,
+          Answer(S.TDX_OPERAND_INVALID, Operand.CPUID_CONFIG), _I),
+    Check("MNG.INIT.topology", "1.5.05: the configured leaf 1FH is not understood", _topology_config_wrong,
+          Answer(S.TDX_CPUID_LEAF_1F_FORMAT_UNRECOGNIZED), _I),
+    Check("MNG.INIT.reserved_3", "bytes behind the configurable CPUID leaves are not 0", _behind_config,
+          Answer(S.TDX_OPERAND_INVALID, Operand.RDX), _I),
+    Check("MNG.INIT.arch_capabilities",
+          "IA32_ARCH_CAPABILITIES_CONFIG unasked (MSR_CONFIG_CTLS), or bits not configurable",
+          _arch_capabilities_wrong,
+          Answer(S.TDX_OPERAND_INVALID, Operand.IA32_ARCH_CAPABILITIES_CONFIG), _I),
 ), "TDH.MNG.INIT: conditions in order, behind TDR page and TD state.")
 
 
@@ -347,7 +466,7 @@ def _mng_init(c: Call) -> Result:
     tdcs = c.tdcs(tdr)
     for name in ("attributes", "xfam", "max_vcpus", "tsc_frequency", "mrconfigid", "mrowner", "mrownerconfig"):
         tdcs.set(name, params[name])
-    tdcs.set("eptp", tdr.num(f"tdcx_pa[{SEPT_ROOT_PAGE}]") | params.eptp_controls)
+    tdcs.set("eptp", sept_root(c, tdr) | params.eptp_controls)
     tdcs.set("td_epoch", 1)
     put_hash(c, tdcs, Sha384())
     if can_avoid(c):
@@ -415,6 +534,11 @@ def free_entries(c: Call, pa: int, hkid: int) -> None:
     c.port.write(c.with_hkid(pa, hkid), SEPT_FREE.to_bytes(8, "little") * 512)
 
 
+def sept_root(c: Call, tdr: View) -> int:
+    """Address of the secure EPT's root, without KeyID."""
+    return c.platform.split(tdr.num(f"tdcx_pa[{SEPT_ROOT_PAGE}]"))[1]
+
+
 @dataclass(frozen=True, slots=True)
 class Walk:
     """Where a walk of the secure EPT ended: the entry's address (with KeyID), its value and level (0 = 4 KiB)."""
@@ -428,7 +552,7 @@ class Walk:
             "TDXM src/common/memory_handlers/sept_manager.h")
 def sept_walk(c: Call, tdr: View, gpa: int, level: int) -> Walk:
     """SEPT.walk: stops early at an entry that is not present."""
-    hkid, table = tdr.num("hkid"), tdr.num(f"tdcx_pa[{SEPT_ROOT_PAGE}]")
+    hkid, table = tdr.num("hkid"), sept_root(c, tdr)
     for at in (3, 2, 1, 0):
         address = c.with_hkid(table + (gpa >> 12 + 9 * at & 0x1FF) * 8, hkid)
         entry = c.port.read_int(address)
@@ -443,7 +567,7 @@ def gpa_of(c: Call) -> int:
     return c.rcx & ~0xFFF
 
 
-def _gpa_wrong(c: Call, levels: range) -> bool:
+def gpa_wrong(c: Call, levels: range) -> bool:
     """Level not possible, reserved bits, or a GPA that is shared, too wide, or not aligned to the level."""
     level = c.rcx & 7
     if level not in levels or c.rcx & 0xFF8 or c.rcx >> 47:
@@ -458,26 +582,102 @@ def _sept_locked(register: str, mask: int) -> Callable[[Call], bool]:
 
 TDR_MASK = ~0xFFF & (1 << 52) - 1
 _FLAG_TDR = tdr_in("rdx", TDR_MASK)
+LEVEL, MAPPED, NON_LEAF = 7, 4, 0x84
+SEPT_LEAF_SHOWN, SEPT_TABLE_SHOWN, SEPT_LEAF_TYPE = 0x800FFFFFFFFFF0F7, 7, 0xF0
+"""Bits of a leaf entry, of an entry that names a table, that the host is shown in RCX; a leaf is
+write-back with the guest's PAT ignored."""
+
+
+@implements("SEPT.shown", "RCX = the entry's architectural bits, RDX = level | state << 8: 0 free, 4 mapped, "
+            "84H a table",
+            "TDXM src/common/memory_handlers/sept_manager.c")
+def show_entry(c: Call, walk: Walk) -> None:
+    """SEPT.shown."""
+    if not walk.entry & SEPT_PRESENT:
+        c.out(rcx=SEPT_FREE, rdx=walk.level)
+    elif walk.level:
+        c.out(rcx=walk.entry & SEPT_TABLE_SHOWN, rdx=walk.level | NON_LEAF << 8)
+    else:
+        c.out(rcx=(walk.entry | SEPT_LEAF_TYPE) & SEPT_LEAF_SHOWN, rdx=MAPPED << 8)
+
+
+def shows(c: Call, walk: Walk, wrong: bool) -> bool:
+    """A condition on an entry: where it decides, the entry is shown."""
+    if wrong:
+        show_entry(c, walk)
+    return wrong
+
+
+TDR_MASK = ~0xFFF & (1 << 52) - 1
+ALLOW_EXISTING = 1
+_FLAG_TDR = tdr_in("rdx", TDR_MASK)
+NO_PAGE = (1 << 64) - 1
+"""An operand that names no page."""
+
+
+def _handle_wrong(c: Call) -> bool:
+    """Bits of RDX that are neither the TDR's address nor, in version 1, ALLOW_EXISTING."""
+    return bool(c.rdx & ~TDR_MASK & ~(ALLOW_EXISTING if c.version else 0) & (1 << 64) - 1)
+
+
+def _add_walk(c: Call) -> Walk:
+    return sept_walk(c, _FLAG_TDR(c), gpa_of(c), c.rcx & LEVEL)
+
+
+def _add_entry(c: Call) -> bool:
+    """The entry is in use; version 1 may name a page for nothing (ALLOW_EXISTING), or none where a table is."""
+    walk = _add_walk(c)
+    free = walk.entry == SEPT_FREE
+    if c.version and c.r8 == NO_PAGE:
+        return shows(c, walk, free)
+    return shows(c, walk, not free and not (c.version and c.rdx & ALLOW_EXISTING))
+
+
+def _l2_page(c: Call) -> int | None:
+    """Details of the first L2 page (R9 to R11) for a VM that the TD does not have: its operand id."""
+    if not c.version:
+        return None
+    return next((int(Operand[name.upper()]) for name in ("r9", "r10", "r11") if c.reg(name) != NO_PAGE), None)
+
+
+def sept_add_page(c: Call) -> Result | None:
+    """The new page, where one is used."""
+    if c.version and (c.r8 == NO_PAGE or _add_walk(c).entry != SEPT_FREE):
+        return None
+    return page("r8", PageType.NDA, "x")(c)  # type: ignore[operator]
+
+
 _A = ref("tdh_mem_sept_add.c")
+SEPT_ADD_FIRST: CheckTable[Call, Answer] = CheckTable("TDH.MEM.SEPT.ADD handle", (
+    Check("MEM.SEPT.ADD.version", "RAX[23:16] above 1", lambda c: c.version > 1,
+          Answer(S.TDX_OPERAND_INVALID, Operand.RAX), _A),
+    Check("MEM.SEPT.ADD.handle", "reserved bits of RDX (bit 0, ALLOW_EXISTING, is one in version 0)", _handle_wrong,
+          Answer(S.TDX_OPERAND_INVALID, Operand.RDX), _A),
+), "TDH.MEM.SEPT.ADD (leaf 3): conditions in order before the TDR is looked at.")
 SEPT_ADD: CheckTable[Call, Answer] = CheckTable("TDH.MEM.SEPT.ADD", (
-    Check("MEM.SEPT.ADD.rcx", "level not 1..3, or GPA not private or not aligned to it", lambda c: _gpa_wrong(c,
+    Check("MEM.SEPT.ADD.rcx", "level not 1..3, or GPA not private or not aligned to it", lambda c: gpa_wrong(c,
           range(1, 4)),
           Answer(S.TDX_OPERAND_INVALID, Operand.RCX), _A),
     Check("MEM.SEPT.ADD.lock", "another processor holds the secure EPT", _sept_locked("rdx", TDR_MASK),
           Answer(S.TDX_OPERAND_BUSY, Operand.SEPT_TREE), _A),
     Check("MEM.SEPT.ADD.walk", "the entry's table is not there",
-          lambda c: sept_walk(c, _FLAG_TDR(c), gpa_of(c), c.rcx & 7).level != c.rcx & 7,
+          lambda c: shows(c, _add_walk(c), _add_walk(c).level != c.rcx & LEVEL),
           Answer(S.TDX_EPT_WALK_FAILED, Operand.RCX), _A),
-    Check("MEM.SEPT.ADD.entry", "the entry is not free",
-          lambda c: sept_walk(c, _FLAG_TDR(c), gpa_of(c), c.rcx & 7).entry != SEPT_FREE,
+    Check("MEM.SEPT.ADD.entry", "the entry is not free, and version 1 does not allow that", _add_entry,
           Answer(S.TDX_EPT_ENTRY_STATE_INCORRECT, Operand.RCX), _A),
-), "TDH.MEM.SEPT.ADD (leaf 3): conditions in order, behind TDR and TD state; then the page.")
+), "TDH.MEM.SEPT.ADD: conditions in order, behind TDR and TD state; then the page.")
+SEPT_ADD_L2: CheckTable[Call, Answer] = CheckTable("TDH.MEM.SEPT.ADD L2", (
+    Check("MEM.SEPT.ADD.l2", "version 1: a page for an L2 VM that the TD does not have (all ones: none)",
+          lambda c: first(c, _l2_page(c)), Answer(S.TDX_OPERAND_INVALID, found=True), _A),
+), "TDH.MEM.SEPT.ADD: the pages of L2 VMs, behind the page in R8.")
 
 
 @implements("MEM.SEPT.ADD.effect", "the page holds free entries, the entry points to it; PAMT type EPT", _A)
 def _sept_add(c: Call) -> Result:
     """MEM.SEPT.ADD.effect."""
     tdr = _FLAG_TDR(c)
+    if c.version and (c.r8 == NO_PAGE or _add_walk(c).entry != SEPT_FREE):
+        return SUCCESS
     c.give_page(c.r8, PageType.EPT, c.rdx & TDR_MASK, tdr.num("hkid"))
     free_entries(c, c.r8, tdr.num("hkid"))
     walk = sept_walk(c, tdr, gpa_of(c), c.rcx & 7)
@@ -487,18 +687,24 @@ def _sept_add(c: Call) -> Result:
 
 
 leaf(3, "TDH.MEM.SEPT.ADD", "a page of the secure EPT",
-     stages=(page("rdx", PageType.TDR, "s", TDR_MASK), td_state(_FLAG_TDR, OpState.INITIALIZED, OpState.RUNNABLE),
-             SEPT_ADD, page("r8", PageType.NDA, "x")),
-     effects=(_sept_add,), inputs="RCX GPA and level, RDX TDR, R8 page")
+     stages=(SEPT_ADD_FIRST, page("rdx", PageType.TDR, "s", TDR_MASK),
+             td_state(_FLAG_TDR, OpState.INITIALIZED, OpState.RUNNABLE), SEPT_ADD, sept_add_page, SEPT_ADD_L2),
+     effects=(_sept_add,), outputs=("rcx", "rdx"), late=True,
+     inputs="RCX GPA and level, RDX TDR (version 1: bit 0 ALLOW_EXISTING), R8 page, version 1: R9 to R11 L2 pages")
+
+def _page_walk(c: Call) -> Walk:
+    return sept_walk(c, _RDX_TDR(c), gpa_of(c), 0)
+
 
 _G = ref("tdh_mem_page_add.c")
 PAGE_ADD: CheckTable[Call, Answer] = CheckTable("TDH.MEM.PAGE.ADD", (
-    Check("MEM.PAGE.ADD.rcx", "level is not 0, or GPA not private", lambda c: _gpa_wrong(c, range(1)),
+    Check("MEM.PAGE.ADD.rcx", "level is not 0, or GPA not private", lambda c: gpa_wrong(c, range(1)),
           Answer(S.TDX_OPERAND_INVALID, Operand.RCX), _G),
     Check("MEM.PAGE.ADD.walk", "no page of the secure EPT for this GPA",
-          lambda c: sept_walk(c, _RDX_TDR(c), gpa_of(c), 0).level != 0, Answer(S.TDX_EPT_WALK_FAILED, Operand.RCX), _G),
+          lambda c: shows(c, _page_walk(c), _page_walk(c).level != 0), Answer(S.TDX_EPT_WALK_FAILED, Operand.RCX),
+          _G),
     Check("MEM.PAGE.ADD.entry", "the entry is not free",
-          lambda c: sept_walk(c, _RDX_TDR(c), gpa_of(c), 0).entry != SEPT_FREE,
+          lambda c: shows(c, _page_walk(c), _page_walk(c).entry != SEPT_FREE),
           Answer(S.TDX_EPT_ENTRY_STATE_INCORRECT, Operand.RCX), _G),
     Check("MEM.PAGE.ADD.r9", "source not 4 KiB aligned or not a shared address", lambda c: not c.is_shared(c.r9, PAGE),
           Answer(S.TDX_OPERAND_INVALID, Operand.R9), _G),
@@ -529,7 +735,7 @@ MR_EXTEND: CheckTable[Call, Answer] = CheckTable("TDH.MR.EXTEND", (
     Check("MR.EXTEND.rcx", "GPA not 256-byte aligned, or not private", lambda c: c.rcx % CHUNK != 0 or c.rcx >> 47 != 0,
           Answer(S.TDX_OPERAND_INVALID, Operand.RCX), _E),
     Check("MR.EXTEND.entry", "no page is mapped there",
-          lambda c: not sept_walk(c, _RDX_TDR(c), c.rcx, 0).entry & SEPT_PRESENT,
+          lambda c: shows(c, _page_walk(c), not _page_walk(c).entry & SEPT_PRESENT),
           Answer(S.TDX_EPT_ENTRY_NOT_PRESENT, Operand.RCX), _E),
 ), "TDH.MR.EXTEND (leaf 16): conditions in order, behind TDR and TD state.")
 
@@ -602,9 +808,9 @@ VP_ADDCX: CheckTable[Call, Answer] = CheckTable("TDH.VP.ADDCX", (
     Check("VP.ADDCX.state", "the vCPU is initialised",
           lambda c: c.tdvps(c.rdx, _RDX_OWNER(c)).num("state") != VcpuState.UNINITIALIZED,
           Answer(S.TDX_VCPU_STATE_INCORRECT), _W),
-    Check("VP.ADDCX.number", "the vCPU has all its pages",
-          lambda c: c.tdvps(c.rdx, _RDX_OWNER(c)).num("num_tdcx") == TDVPS_PAGES - 1, Answer(S.TDX_TDCX_NUM_INCORRECT),
-          _W),
+    Check("VP.ADDCX.number", "the vCPU has 15 pages, for as many L2 VMs as a TD can have",
+          lambda c: c.tdvps(c.rdx, _RDX_OWNER(c)).num("num_tdcx") == MAX_TDVPS_PAGES - 1,
+          Answer(S.TDX_TDCX_NUM_INCORRECT), _W),
 ), "TDH.VP.ADDCX (leaf 4): conditions in order, behind TDVPR, TDR and TD state; then the page.")
 
 
@@ -636,16 +842,48 @@ def rcx_tdvps(c: Call) -> View:
     return c.tdvps(c.rcx, _RCX_OWNER(c))
 
 
+def take_index(c: Call) -> int:
+    """The next vCPU index: taken for good, whatever becomes of the call."""
+    if "vcpu" not in c.fixed:
+        tdcs = c.tdcs(_RCX_OWNER(c))
+        c.fixed["vcpu"] = tdcs.num("num_vcpus")
+        tdcs.set("num_vcpus", c.fixed["vcpu"] + 1)
+    return c.fixed["vcpu"]
+
+
+def _no_index(c: Call) -> bool:
+    tdcs = c.tdcs(_RCX_OWNER(c))
+    if tdcs.num("num_vcpus") >= tdcs.num("max_vcpus"):
+        return True
+    rcx_tdvps(c).set("index", take_index(c))
+    return False
+
+
+def _used_id(c: Call) -> int | None:
+    """The x2APIC id in R8, if a vCPU of the TD has it."""
+    tdcs, index = c.tdcs(_RCX_OWNER(c)), take_index(c)
+    used = c.version > 0 and any(tdcs.num(f"x2apic_ids[{i}]") == c.r8 for i in range(min(index, MAX_X2APIC)))
+    return c.r8 if used else None
+
+
+VP_INIT_FIRST: CheckTable[Call, Answer] = CheckTable("TDH.VP.INIT version", (
+    Check("VP.INIT.version", "1.5.05: RAX[23:16] above 1", lambda c: c.version > 1,
+          Answer(S.TDX_OPERAND_INVALID, Operand.RAX), "TDXN tdh_vp_init.c"),
+), "TDH.VP.INIT (leaf 22): the version, before any operand.")
 VP_INIT: CheckTable[Call, Answer] = CheckTable("TDH.VP.INIT", (
     Check("VP.INIT.pages", "pages of the vCPU are missing", lambda c: rcx_tdvps(c).num("num_tdcx") < TDVPS_PAGES - 1,
           Answer(S.TDX_TDCX_NUM_INCORRECT), _N),
     Check("VP.INIT.state", "the vCPU is initialised", lambda c: rcx_tdvps(c).num("state") != VcpuState.UNINITIALIZED,
           Answer(S.TDX_VCPU_STATE_INCORRECT), _N),
-    Check("VP.INIT.max", "MAX_VCPUS are there", lambda c: c.tdcs(_RCX_OWNER(c)).num("num_vcpus")
-          >= c.tdcs(_RCX_OWNER(c)).num("max_vcpus"), Answer(S.TDX_MAX_VCPUS_EXCEEDED), _N),
+    Check("VP.INIT.max", "MAX_VCPUS are there; else the next index is taken, also if the call fails below", _no_index,
+          Answer(S.TDX_MAX_VCPUS_EXCEEDED), _N),
+    Check("VP.INIT.x2apic", "version 1: R8 does not fit 32 bits", lambda c: c.version > 0 and c.r8 >> 32 != 0,
+          Answer(S.TDX_OPERAND_INVALID, Operand.R8), "TDXN tdh_vp_init.c"),
+    Check("VP.INIT.unique", "version 1: a vCPU of the TD has this x2APIC id", lambda c: first(c, _used_id(c)),
+          Answer(S.TDX_X2APIC_ID_NOT_UNIQUE, found=True), "TDXN tdh_vp_init.c"),
     Check("VP.INIT.tsc_adjust", "IA32_TSC_ADJUST is not what TDH.SYS.INIT saw", tsc_adjust_differs,
           Answer(S.TDX_INCONSISTENT_MSR, found=True), _N),
-), "TDH.VP.INIT (leaf 22): conditions in order, behind TDVPR, TDR and TD state.")
+), "TDH.VP.INIT: conditions in order, behind TDVPR, TDR and TD state.")
 
 
 def td_vmcs(c: Call, tdvps: View, tdr: View) -> int:
@@ -690,9 +928,9 @@ def _vp_init(c: Call) -> Result:
     """VP.INIT.effect."""
     tdr = _RCX_OWNER(c)
     tdcs, tdvps = c.tdcs(tdr), rcx_tdvps(c)
-    index = tdcs.num("num_vcpus")
-    tdvps.set("index", index)
-    tdcs.set("num_vcpus", index + 1)
+    index = tdvps.num("index")
+    if index < MAX_X2APIC:
+        tdcs.set(f"x2apic_ids[{index}]", c.r8 if c.version else 0xFFFFFFFF)
     clear_vmcs(c, td_vmcs(c, tdvps, tdr))  # a copy cached under this address must not come back over the new one
     c.port.write(td_vmcs(c, tdvps, tdr), _build_vmcs(c, tdr, tdcs))
     tdvps.set("gprs[1]", c.rdx)
@@ -711,8 +949,10 @@ def associate(c: Call, tdcs: View, tdvps: View) -> None:
 
 
 leaf(22, "TDH.VP.INIT", "a vCPU's initial state",
-     stages=(page("rcx", PageType.TDVPR, "x"), owner("rcx"), td_state(_RCX_OWNER, OpState.INITIALIZED), VP_INIT),
-     effects=(_vp_init,), versions=((1, 8),), inputs="RCX TDVPR, RDX initial RCX and R8 of the guest")
+     stages=(VP_INIT_FIRST, page("rcx", PageType.TDVPR, "x"), owner("rcx"),
+             td_state(_RCX_OWNER, OpState.INITIALIZED), VP_INIT),
+     effects=(_vp_init,), versions=((0xFF, VERSION_1_VP_INIT),),
+     inputs="RCX TDVPR, RDX initial RCX and R8 of the guest, version 1: R8 x2APIC id")
 
 _S = ref("tdh_vp_flush.c")
 VP_FLUSH: CheckTable[Call, Answer] = CheckTable("TDH.VP.FLUSH", (
@@ -844,20 +1084,32 @@ CACHE_WB: CheckTable[Call, Answer] = CheckTable("TDH.PHYMEM.CACHE.WB", (
 ), "TDH.PHYMEM.CACHE.WB (leaf 40): conditions in order.")
 
 
+WBNOINVDP, INTR_PENDING = 0x99, 0x9A
+
+
+@implements("EVENT.host", "a pending interrupt (bit 0 of MSR_INTR_PENDING) counts only where the caller had "
+            "RFLAGS.IF = 1; NMI, SMI and others always", "TDXM src/common/helpers/helpers.c")
+def event_pending(c: Call) -> bool:
+    """EVENT.host."""
+    enabled = vmcs_field(c.platform, c.lp, "guest_rflags") >> 9 & 1
+    return bool(msr_of(c, INTR_PENDING) & ~(0 if enabled else 1))
+
+
 @implements("PHYMEM.CACHE.WB.effect",
-            "sub-block by sub-block; then this package's bit of the KeyIDs that were FLUSHED at "
-            "the start is cleared; a pending event interrupts", _M)
+            "sub-block by sub-block, at least one in each call; then this package's bit of the KeyIDs that were "
+            "FLUSHED at the start is cleared; a pending event interrupts", _M)
 def _cache_wb(c: Call) -> Result:
     """PHYMEM.CACHE.WB.effect: the interruption point lives in the WBT, so another module can resume the cycle."""
     g, p = c.glob, c.package
     if c.rcx == 0:
         g.set(f"wbt[{p}].hkid_flushed", _flushed(c))
         g.set(f"wbt[{p}].interruption_point", 0)
-    for at in range(g.num(f"wbt[{p}].interruption_point"), c.platform.config.cache_sub_blocks):
-        if at and msr_of(c, 0x9A):
-            g.set(f"wbt[{p}].interruption_point", at)
+    blocks = c.platform.config.cache_sub_blocks
+    for at in range(g.num(f"wbt[{p}].interruption_point"), blocks):
+        wrmsr(c.platform, c.lp.id, WBNOINVDP, at)
+        if at + 1 < blocks and event_pending(c):
+            g.set(f"wbt[{p}].interruption_point", at + 1)
             return Result(S.TDX_INTERRUPTED_RESUMABLE)
-        wrmsr(c.platform, c.lp.id, 0x98, at)
     g.set(f"wbt[{p}].interruption_point", 0)
     for hkid, flushed in enumerate(g.raw(f"wbt[{p}].hkid_flushed")):
         if flushed:
@@ -904,7 +1156,22 @@ def _reclaim_tdr(c: Call) -> View:
     return c.tdr(c.rcx if entry.num("type") == PageType.TDR else entry.num("owner") << 12)
 
 
+def _show_page(c: Call) -> Result | None:
+    """Type, owner and size of the page are told from here on, also where the call fails."""
+    entry = c.pamt(c.rcx)
+    c.out(rcx=entry.num("type"), rdx=entry.num("owner") << 12, r8=0)
+    return None
+
+
+def _owner_held(c: Call) -> bool:
+    entry = c.pamt(c.rcx)
+    tdr = entry.num("owner") << 12
+    return entry.num("type") != PageType.TDR and not c.lock("S", c.pamt(tdr).address("lock"), linear=False)
+
+
 RECLAIM: CheckTable[Call, Answer] = CheckTable("TDH.PHYMEM.PAGE.RECLAIM", (
+    Check("PHYMEM.PAGE.RECLAIM.owner", "another processor holds the owning TDR exclusively", _owner_held,
+          Answer(S.TDX_OPERAND_BUSY, Operand.TDR), _O),
     Check("PHYMEM.PAGE.RECLAIM.lifecycle", "the TD's lifecycle is not TD_TEARDOWN",
           lambda c: _reclaim_tdr(c).num("lifecycle") != Lifecycle.TEARDOWN, Answer(S.TDX_LIFECYCLE_STATE_INCORRECT),
           _O),
@@ -914,7 +1181,7 @@ RECLAIM: CheckTable[Call, Answer] = CheckTable("TDH.PHYMEM.PAGE.RECLAIM", (
 ), "TDH.PHYMEM.PAGE.RECLAIM (leaf 28): conditions in order, behind the page.")
 
 
-@implements("PHYMEM.PAGE.RECLAIM.effect", "PAMT NDA; RCX page type, RDX owner, R8 size", _O)
+@implements("PHYMEM.PAGE.RECLAIM.effect", "PAMT NDA, its owner field stays; RCX page type, RDX owner, R8 size", _O)
 def _reclaim(c: Call) -> Result:
     """PHYMEM.PAGE.RECLAIM.effect."""
     entry = c.pamt(c.rcx)
@@ -922,12 +1189,11 @@ def _reclaim(c: Call) -> Result:
     if kind != PageType.TDR:
         add_child(c.tdr(tdr_pa), -1)
     entry.set("type", PageType.NDA)
-    entry.set("owner", 0)
-    c.out(rcx=kind, rdx=tdr_pa, r8=0)
     return SUCCESS
 
 
-leaf(28, "TDH.PHYMEM.PAGE.RECLAIM", "take a page back", stages=(page("rcx", _USED, "x"), RECLAIM), effects=(_reclaim,),
+leaf(28, "TDH.PHYMEM.PAGE.RECLAIM", "take a page back",
+     stages=(page("rcx", _USED, "x"), _show_page, RECLAIM), effects=(_reclaim,),
      outputs=("rcx", "rdx", "r8", "r9", "r10", "r11"), inputs="RCX page")
 
 __all__ = ["TDR_MASK", "Walk", "get_agent", "load_vmcs", "owner", "owner_of", "page", "sept_walk", "td_state",

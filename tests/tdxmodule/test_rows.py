@@ -17,6 +17,7 @@ from seamref.arch.outcome import Guest
 from seamref.arch.platform import PlatformConfig, Topology
 from seamref.arch.revision import SILICON
 from seamref.arch.sgx import VerifyStatus, everifyreport2
+from seamref.conformance.tdxmodule import Machine
 from seamref.host import vmm
 from seamref.host.vmm import PLAN, tdh
 from seamref.spec import CheckTable
@@ -208,7 +209,6 @@ def _for_any_cpu(fields: dict[str, Any]) -> bytes:
     return mint.sigstruct(vmm.image_of("1.5.05"), cpuid_table=[*fields.get("fms", ()), 0x806F8, 0xC06F2, 0xC06F0])
 
 
-_NO_EPT = {**PlatformConfig().vmx_msrs, 0x48B: 0}
 simple("SYS.INIT.lock", S.TDX_SYS_BUSY, 0, init(poke_global("global_lock", 1)))
 simple("SYS.INIT.rcx", S.TDX_OPERAND_INVALID, 1, init(nothing, rcx=1))
 simple("SYS.INIT.state", S.TDX_SYS_INIT_NOT_PENDING, 0, disturbed("init", nothing, "TDH.SYS.INIT"))
@@ -218,7 +218,58 @@ simple("SYS.INIT.energy_filtering", S.TDX_INCORRECT_MSR_VALUE, 0xBC, init(lambda
 simple("SYS.INIT.perf_capabilities", S.TDX_INCORRECT_MSR_VALUE, 0x345, init(lambda w: w.msr(0x345, 0)))
 simple("SYS.INIT.misc_enable", S.TDX_INCORRECT_MSR_VALUE, 0x1A0, init(lambda w: w.msr(0x1A0, 0x880)))
 simple("SYS.INIT.limit_cpuid", S.TDX_LIMIT_CPUID_MAXVAL_SET, 0, init(lambda w: w.msr(0x1A0, 0x80 | 1 << 22)))
-simple("SYS.INIT.vmx", S.TDX_INCORRECT_MSR_VALUE, 0x48B, with_config(vmx_msrs=_NO_EPT))
+
+
+def without(address: int, *bits: int) -> Callable[[World], None]:
+    """A processor whose capability MSR lacks bits (for controls: 32 and above may not be 1)."""
+    def act(world: World) -> None:
+        value = world.p.msr_value(world.p.lp(0), address)
+        for bit in bits:
+            value &= ~(1 << bit)
+        world.msr(address, value)
+
+    return act
+
+
+def with_bits(address: int, *bits: int) -> Callable[[World], None]:
+    """A processor whose capability MSR has more bits."""
+    def act(world: World) -> None:
+        value = world.p.msr_value(world.p.lp(0), address)
+        for bit in bits:
+            value |= 1 << bit
+        world.msr(address, value)
+
+    return act
+
+
+VMX_CASES = {
+    "vmx_basic": (0x480, without(0x480, 55)), "vmx_pin": (0x48D, without(0x48D, 32 + 3)),
+    "vmx_proc": (0x48E, without(0x48E, 32 + 7)), "vmx_proc2": (0x48B, without(0x48B, 32 + 1)),
+    "vmx_proc3": (0x492, without(0x492, 5)), "vmx_misc": (0x485, without(0x485, 29)),
+    "vmx_ept": (0x48C, without(0x48C, 20)), "vmx_cr0_fixed0": (0x486, with_bits(0x486, 16)),
+    "vmx_cr0_fixed1": (0x487, without(0x487, 5)), "vmx_cr4_fixed0": (0x488, with_bits(0x488, 5)),
+    "vmx_cr4_fixed1": (0x489, without(0x489, 13)), "vmx_l2_proc": (0x48E, without(0x48E, 32 + 9)),
+    "vmx_l2_proc2": (0x48B, without(0x48B, 32 + 2)), "vmx_l2_proc3": (0x492, without(0x492, 1)),
+    "vmx_l2_cr0": (0x486, without(0x487, 16)),
+}
+for _name, (_msr, _act) in VMX_CASES.items():
+    simple(f"SYS.INIT.{_name}", S.TDX_INCORRECT_MSR_VALUE, _msr, init(_act))
+
+
+def seen_inside(address: int, bit: int) -> Case:
+    """TDH.SYS.INIT where RDMSR shows a control that SEAMCALL and SEAMRET themselves use as not allowed."""
+    def case() -> int:
+        machine = Machine(World("installed").p)
+        machine.act({"op": "msr_xor", "lp": 0, "msr": address, "mask": 1 << bit})
+        rax = machine.act({"op": "call", "lp": 0, "regs": {"rax": 33}})
+        assert isinstance(rax, int)
+        return rax
+
+    return case
+
+
+simple("SYS.INIT.vmx_exit", S.TDX_INCORRECT_MSR_VALUE, 0x48F, seen_inside(0x48F, 32 + 9))
+simple("SYS.INIT.vmx_entry", S.TDX_INCORRECT_MSR_VALUE, 0x490, seen_inside(0x490, 32 + 15))
 simple("SYS.INIT.hkids", S.TDX_NUM_ACTIVATED_HKIDS_NOT_SUPPORTED, 2048, with_config(max_keyid_bits=12))
 simple("SYS.INIT.tme", S.TDX_INCORRECT_MSR_VALUE, 0x981, init(lambda w: w.msr(0x981, 1)))
 simple("SYS.INIT.cache_blocks", S.TDX_INCORRECT_MSR_VALUE, 0x99, init(lambda w: w.msr(0x99, 7)))
@@ -278,10 +329,18 @@ simple("SYS.INIT.cpuid_leaf", S.TDX_CPUID_LEAF_NOT_SUPPORTED, 0x1F,
        cpuid_says(0, 0, Cpuid(0x16, 0, 0, 0), "installed", "TDH.SYS.INIT"))
 simple("SYS.INIT.cpuid_value", S.TDX_INCORRECT_CPUID_VALUE, 0,
        cpuid_says(1, 0, Cpuid(0xC05F2, 0, 0, 0), "installed", "TDH.SYS.INIT"))
+simple("SYS.INIT.perfmon", S.TDX_INCORRECT_CPUID_VALUE, 0,
+       cpuid_says(0xA, 0, Cpuid(0x07300804, 0, 0, 0x8603), "installed", "TDH.SYS.INIT"))
+simple("SYS.INIT.linear_width", S.TDX_INCORRECT_CPUID_VALUE, 0,
+       cpuid_says(0x80000008, 0, Cpuid(52 | 57 << 8, 1 << 9, 0, 0), "installed", "TDH.SYS.INIT"))
+simple("SYS.INIT.tsc_leaf", S.TDX_CPUID_LEAF_NOT_SUPPORTED, 0x15,
+       cpuid_says(0x15, 0, Cpuid(0, 0, 0, 0), "installed", "TDH.SYS.INIT"))
 simple("SYS.INIT.cpuid_1f", S.TDX_CPUID_LEAF_1F_FORMAT_UNRECOGNIZED, 0,
+       cpuid_says(0x1F, 1, Cpuid(1, 2, 6 << 8 | 1, 0), "installed", "TDH.SYS.INIT"))
+simple("SYS.INIT.core_level", S.TDX_CPUID_LEAF_NOT_SUPPORTED, 0,
        cpuid_says(0x1F, 1, Cpuid(1, 2, 5 << 8 | 1, 0), "installed", "TDH.SYS.INIT"))
 simple("SYS.INIT.wbinvd_scope", S.TDX_INVALID_WBINVD_SCOPE, 0,
-       cpuid_says(4, 3, Cpuid(0x63 | 63 << 14, 0, 0, 0), "installed", "TDH.SYS.INIT"))
+       cpuid_says(4, 3, Cpuid(0x63 | 63 << 14, 63, 0, 0), "installed", "TDH.SYS.INIT"))
 
 # --- TDH.SYS.LP.INIT
 
@@ -319,7 +378,7 @@ def config(*infos: dict[str, Any]) -> Case:
 simple("SYS.CONFIG.TDMR.overflow", S.TDX_INVALID_TDMR, 0, config({"base": (1 << 64) - GIB}))
 simple("SYS.CONFIG.TDMR.order", S.TDX_NON_ORDERED_TDMR, 1, config({}, {}))
 simple("SYS.CONFIG.TDMR.shape", S.TDX_INVALID_TDMR, 0, config({"size": 0x1000}))
-simple("SYS.CONFIG.TDMR.reserved_order", S.TDX_NON_ORDERED_RESERVED_IN_TDMR, 2 << 8,
+simple("SYS.CONFIG.TDMR.reserved_order", S.TDX_NON_ORDERED_RESERVED_IN_TDMR, 1 << 8,
        config({"reserved_areas": [_AREA, {"offset": 0, "size": 0}, {"offset": 0x4000, "size": 0x1000}]}))
 simple("SYS.CONFIG.TDMR.reserved", S.TDX_INVALID_RESERVED_IN_TDMR, 0,
        config({"reserved_areas": [{"offset": 0, "size": 0x1800}]}))
@@ -453,7 +512,7 @@ def create(act: Callable[[World], None] = nothing, **registers: int) -> Case:
 
 simple("PAGE.align", S.TDX_OPERAND_INVALID, 1, create(rcx=PLAN.first_page + 8))
 simple("PAGE.range", S.TDX_OPERAND_ADDR_RANGE_ERROR, 1, create(rcx=0x3000_0000))
-simple("PAGE.lock", S.TDX_OPERAND_BUSY, 1, create(lambda w: w.look.pamt(PLAN.first_page).set("lock", 2)))
+simple("PAGE.lock", S.TDX_OPERAND_BUSY, 1, create(lambda w: w.look.pamt(PLAN.first_page).set("lock", 4)))
 simple("PAGE.type", S.TDX_PAGE_METADATA_INCORRECT, 1, create(lambda w: w.look.pamt(PLAN.first_page).set("type", 1)))
 simple("MNG.CREATE.rdx", S.TDX_OPERAND_INVALID, 2, create(rdx=5))
 simple("MNG.CREATE.kot", S.TDX_OPERAND_BUSY, 186, create(poke_global("kot_lock", 1)))
@@ -522,6 +581,11 @@ def uninitialised() -> World:
     return world
 
 
+def configs(entries: dict[int, dict[str, int]]) -> list[dict[str, int]]:
+    """TD_PARAMS.CPUID_CONFIG with some entries not 0."""
+    return [dict.fromkeys(("eax", "ebx", "ecx", "edx"), 0) | entries.get(i, {}) for i in range(48)]
+
+
 def params(**fields: Any) -> Case:
     return lambda: uninitialised().param(**fields)
 
@@ -534,12 +598,19 @@ simple("MNG.INIT.attributes", S.TDX_OPERAND_INVALID, 64, params(attributes=2))
 simple("MNG.INIT.xfam", S.TDX_OPERAND_INVALID, 65, params(xfam=0))
 simple("MNG.INIT.max_vcpus", S.TDX_OPERAND_INVALID, 68, params(max_vcpus=0))
 simple("MNG.INIT.l2", S.TDX_OPERAND_INVALID, 71, params(num_l2_vms=4))
-simple("MNG.INIT.tdcs", S.TDX_TDCX_NUM_INCORRECT, 0, params(num_l2_vms=1))
-simple("MNG.INIT.reserved", S.TDX_OPERAND_INVALID, 2, params(reserved_1=1))
-simple("MNG.INIT.config_flags", S.TDX_OPERAND_INVALID, 66, params(config_flags=1))
+simple("MNG.INIT.tdcs", S.TDX_TDCS_NOT_ALLOCATED, 0, params(num_l2_vms=1))
+simple("MNG.INIT.reserved", S.TDX_OPERAND_INVALID, 2, params(reserved_0=1))
+simple("MNG.INIT.reserved_1", S.TDX_OPERAND_INVALID, 2, params(reserved_1=1))
+simple("MNG.INIT.reserved_2", S.TDX_OPERAND_INVALID, 2, params(reserved_2=1))
+simple("MNG.INIT.msr_config", S.TDX_OPERAND_INVALID, 2, params(msr_config_ctls=2))
+simple("MNG.INIT.arch_capabilities", S.TDX_OPERAND_INVALID, 72, params(ia32_arch_capabilities_config=1 << 4))
+simple("MNG.INIT.config_flags", S.TDX_OPERAND_INVALID, 66, params(config_flags=8))
 simple("MNG.INIT.eptp", S.TDX_OPERAND_INVALID, 67, params(eptp_controls=0x26))
 simple("MNG.INIT.tsc_frequency", S.TDX_OPERAND_INVALID, 70, params(tsc_frequency=3))
-simple("MNG.INIT.cpuid", S.TDX_OPERAND_INVALID, 69, params(cpuid_config=bytes([1]).ljust(768, b"\0")))
+simple("MNG.INIT.cpuid", S.TDX_OPERAND_INVALID, 69, params(cpuid_config=configs({0: {"ecx": 1}})))
+simple("MNG.INIT.topology", S.TDX_CPUID_LEAF_1F_FORMAT_UNRECOGNIZED, 0,
+       params(cpuid_config=configs({12: {"eax": 1}})))
+simple("MNG.INIT.reserved_3", S.TDX_OPERAND_INVALID, 2, params(cpuid_config=configs({18: {"eax": 1}})))
 
 
 @row("MNG.INIT.tsc_adjust", S.TDX_INCONSISTENT_MSR, 0x3B)
@@ -550,6 +621,12 @@ def _init_tsc() -> vmm.Answered:
 
 
 SEPT, ADD, EXT = "TDH.MEM.SEPT.ADD", "TDH.MEM.PAGE.ADD", "TDH.MR.EXTEND"
+simple("MEM.SEPT.ADD.version", S.TDX_OPERAND_INVALID, 0,
+       td_case("", nothing, SEPT, version=2, rcx=3, rdx=TDR, r8=FREE))
+simple("MEM.SEPT.ADD.handle", S.TDX_OPERAND_INVALID, 2,
+       td_case("", nothing, SEPT, rcx=3, rdx=lambda w: w.td.tdr | 2, r8=FREE))
+simple("MEM.SEPT.ADD.l2", S.TDX_OPERAND_INVALID, 9,
+       td_case("", nothing, SEPT, version=1, rcx=3, rdx=lambda w: w.td.tdr | 1, r8=FREE))
 simple("MEM.SEPT.ADD.rcx", S.TDX_OPERAND_INVALID, 1, td_case("", nothing, SEPT, rcx=0, rdx=TDR, r8=FREE))
 simple("MEM.SEPT.ADD.lock", S.TDX_OPERAND_BUSY, 146,
        td_case("", poke_tdcs("sept_lock", 1), SEPT, rcx=2, rdx=TDR, r8=FREE))
@@ -574,11 +651,25 @@ simple("VP.ADDCX.state", S.TDX_VCPU_STATE_INCORRECT, 0, td_case(VI, nothing, AC,
 @row("VP.ADDCX.number", S.TDX_TDCX_NUM_INCORRECT)
 def _addcx() -> vmm.Answered:
     world = World.with_td(AC)
-    for _ in range(4):
+    for _ in range(13):
         assert world.ask(AC, rcx=world.td.take(), rdx=VCPU(world)).ok
     return world.ask(AC, rcx=world.td.take(), rdx=VCPU(world))
 
 
+simple("VP.INIT.version", S.TDX_OPERAND_INVALID, 0, td_case(AC, nothing, VI, version=2, rcx=VCPU))
+simple("VP.INIT.x2apic", S.TDX_OPERAND_INVALID, 8, td_case(
+    AC, lambda w: w.vcpu.set("num_tdcx", 5), VI, version=1, rcx=VCPU, r8=1 << 32))
+
+
+def _one_vcpu_with_id_5(w: World) -> None:
+    w.vcpu.set("num_tdcx", 5)
+    w.tdcs.set("max_vcpus", 2)
+    w.tdcs.set("num_vcpus", 1)
+    w.tdcs.set("x2apic_ids[0]", 5)
+
+
+simple("VP.INIT.unique", S.TDX_X2APIC_ID_NOT_UNIQUE, 5,
+       td_case(AC, _one_vcpu_with_id_5, VI, version=1, rcx=VCPU, r8=5))
 simple("VP.INIT.pages", S.TDX_TDCX_NUM_INCORRECT, 0, td_case(AC, nothing, VI, rcx=VCPU))
 simple("VP.INIT.state", S.TDX_VCPU_STATE_INCORRECT, 0, td_case(VI, nothing, VI, rcx=VCPU))
 simple("VP.INIT.max", S.TDX_MAX_VCPUS_EXCEEDED, 0, td_case(AC, lambda w: (
@@ -615,6 +706,8 @@ def blocked(w: World) -> None:
 simple("MNG.KEY.FREEID.kot", S.TDX_OPERAND_BUSY, 186, td_case("", lambda w: (
     blocked(w), w.look.glob.set("kot_lock", 1))[0], FREEID, rcx=TDR))
 simple("MNG.KEY.FREEID.wb", S.TDX_WBCACHE_NOT_COMPLETE, 0, td_case("", blocked, FREEID, rcx=TDR))
+simple("PHYMEM.PAGE.RECLAIM.owner", S.TDX_OPERAND_BUSY, 128,
+       td_case("", lambda w: w.look.pamt(w.td.tdr).set("lock", 1), REC, rcx=VCPU))
 simple("PHYMEM.PAGE.RECLAIM.lifecycle", S.TDX_LIFECYCLE_STATE_INCORRECT, 0, td_case("", nothing, REC, rcx=TDR))
 simple("PHYMEM.PAGE.RECLAIM.children", S.TDX_TD_ASSOCIATED_PAGES_EXIST, 0, td_case("", lambda w: (
     blocked(w), w.ask(WB), w.ask(FREEID, rcx=TDR(w)))[0], REC, rcx=TDR))
@@ -735,8 +828,52 @@ def test_rows__the_interrupted_write_back_is_resumed() -> None:
     blocked(world)
     raise_event(world.p, 0, EventKind.INTR)
     world.p.lp(0).intr_pending = True
+    world.p.lp(0).rflags |= 1 << 9
     assert world.ask(WB).status is S.TDX_INTERRUPTED_RESUMABLE
     world.p.lp(0).intr_pending = False
     assert world.ask(FREEID, rcx=TDR(world)).status is S.TDX_WBCACHE_NOT_COMPLETE
     assert world.ask(WB, rcx=1).status is S.TDX_SUCCESS
     assert world.ask(FREEID, rcx=TDR(world)).ok
+
+
+def test_EVENT_host__an_interrupt_does_not_interrupt_a_caller_with_IF_0() -> None:
+    """Linux writes caches back from an IPI, with interrupts off: the call must end, or its loop never would."""
+    world = World.with_td()
+    blocked(world)
+    world.p.lp(0).intr_pending = True
+    world.p.lp(0).rflags &= ~(1 << 9)
+    assert world.ask(WB).status is S.TDX_SUCCESS
+
+
+def test_PHYMEM_CACHE_WB_effect__each_call_advances_while_an_event_stays_pending() -> None:
+    world = World.with_td()
+    blocked(world)
+    world.p.lp(0).nmi_pending = True
+    answers = [world.ask(WB, rcx=at).status for at in (0, 1, 1, 1)]
+    assert answers == [S.TDX_INTERRUPTED_RESUMABLE] * 3 + [S.TDX_SUCCESS]
+
+
+def test_VP_INIT_max__a_refused_call_burns_a_vcpu_index() -> None:
+    world = World.with_td(AC)
+    world.vcpu.set("num_tdcx", 5)
+    world.msr(0x3B, 1)
+    assert world.ask(VI, rcx=VCPU(world)).status is S.TDX_INCONSISTENT_MSR
+    world.msr(0x3B, 0)
+    assert world.ask(VI, rcx=VCPU(world)).status is S.TDX_MAX_VCPUS_EXCEEDED
+
+
+def test_SYS_RDALL_effect__sequences_hold_every_field_of_the_chain() -> None:
+    """1.5.01: 3128 bytes in 36 sequences, the first NUM_PKGS and 8 PKG_FMS; 354 elements, 355 in 1.5.05."""
+    for module, size, elements in (("1.5.01", 3128, 354), ("1.5.05", None, 355)):
+        world = World("tdmr.init", module)
+        answer = world.ask("TDH.SYS.RDALL", rdx=0x2100_0000, r8=ONES)
+        data = world.look.dram.read(0x2100_0000, 4096)
+        total, sequences = int.from_bytes(data[:2], "little"), int.from_bytes(data[2:4], "little")
+        assert answer.ok and (total - 8) // 8 - sequences == elements
+        assert size is None or (total, sequences) == (size, 36)
+        assert int.from_bytes(data[8:16], "little") == 0x0000020200000000
+
+
+def test_SYS_INIT_platform__the_default_platform_is_one_that_the_module_accepts() -> None:
+    for module in ("1.5.01", "1.5.05"):
+        assert World("installed", module).ask("TDH.SYS.INIT").ok
