@@ -45,6 +45,12 @@ def key_of(id: int) -> tuple[int, int]:
     return id >> 56 & 0x3F, id & 0xFFFFFF
 
 
+def no_vmcs_field(id: int) -> bool:
+    """A field id of class 0 of a vCPU, where TD VMCS fields are, whose code is no VMCS encoding (15 bits)."""
+    kind, code = key_of(id)
+    return kind == 0 and code >> 15 != 0
+
+
 @dataclass(frozen=True, slots=True)
 class SysField:
     """``count`` fields of ``elements`` elements each, with consecutive ids; ``value`` reads an element by its index."""

@@ -103,7 +103,7 @@ UNMODELLED: dict[int, Gap] = {
     96: Gap("TDH.MIG.STREAM.CREATE", "rdx", **_PLAIN),
 }
 """Leaves of the published interface that this book does not cover: asking for one names the gap."""
-_EVERY_TYPE = tuple(PageType)
+_EVERY_TYPE, VP_RD = tuple(PageType), 26
 
 
 def _late(c: Call) -> bool:
@@ -136,6 +136,8 @@ def first_operand(c: Call, gap: Gap) -> Result | None:
     judge = td.page(gap.operand, _EVERY_TYPE if gap.type is None else gap.type, "s")
     assert not isinstance(judge, CheckTable)
     refused = judge(c)
+    if refused is None and c.leaf == VP_RD and metadata.no_vmcs_field(c.reg("rdx")):
+        return Result(S.TDX_METADATA_FIELD_ID_INCORRECT)
     if refused is not None or gap.levels is None:
         return refused
     state = td.td_state(td.tdr_in("rdx"), OpState.INITIALIZED, OpState.RUNNABLE)
