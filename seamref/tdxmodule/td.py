@@ -40,7 +40,7 @@ from seamref.tdxmodule.structures import (
     CONFIG_FLAGS_FIXED1,
     CONFIG_GPAW,
     INIT_MSRS,
-    MAX_HKIDS,
+    KOT_ENTRY,
     MAX_TDCX,
     MAX_TDVPS_PAGES,
     MAX_VCPUS_PER_TD,
@@ -746,7 +746,7 @@ def _mr_extend(c: Call) -> Result:
     tdr = _RDX_TDR(c)
     entry = sept_walk(c, tdr, c.rcx, 0).entry
     data = c.port.read(c.with_hkid(entry & 0x000FFFFFFFFFF000 | c.rcx & 0xFFF, tdr.num("hkid")), CHUNK)
-    extend(c, c.tdcs(tdr), block("MR.EXTEND", c.rcx), data[:128], data[128:])
+    extend(c, c.tdcs(tdr), block("MR.EXTEND", c.rcx), data[: CHUNK // 2], data[CHUNK // 2 :])
     return SUCCESS
 
 
@@ -1066,7 +1066,8 @@ _M = ref("tdh_phymem_cache_wb.c")
 def _flushed(c: Call) -> bytes:
     """One byte for each KeyID: 1 where it is FLUSHED."""
     kot = c.glob.raw("kot")
-    return bytes(kot[8 * i + 4] == Hkid.FLUSHED for i in range(MAX_HKIDS))
+    states = kot[KOT_ENTRY.offset_of("state") :: KOT_ENTRY.size]
+    return bytes(state == Hkid.FLUSHED for state in states)
 
 
 CACHE_WB: CheckTable[Call, Answer] = CheckTable("TDH.PHYMEM.CACHE.WB", (

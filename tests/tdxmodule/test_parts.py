@@ -121,16 +121,27 @@ def test_clauses__every_function_clause_of_the_module_is_executed() -> None:
     everything_goes_well()
     p, td = with_td(program=((seamref.tdxmodule.guest.Op.MOV, "rax", 1), (seamref.tdxmodule.guest.Op.TDCALL,)))
     vmm.run_td(p.fork(), 0, td.copy())
+    assert not vmm.tdh(p.fork(), 0, "TDH.MEM.SEPT.ADD", rcx=3, rdx=td.tdr, r8=td.copy().take()).ok  # shows the entry
     assert [id for id in mine if COVERAGE[id][1] == before[id]] == []
 
 
 def test_not_modelled__leaves_of_the_interface_say_their_name() -> None:
     assert not set(UNMODELLED) & set(LEAVES)
-    p = staged("tdmr.init").fork()
-    with pytest.raises(NotModelled, match=r"TDH.MEM.PAGE.AUG \(leaf 6\)"):
-        from seamref.arch.software import call
+    from seamref.arch.software import call
 
-        call(p, 0, rax=6)
+    p, td = with_td()
+    with pytest.raises(NotModelled, match=r"TDH.MEM.PAGE.AUG \(leaf 6\)"):
+        call(p.fork(), 0, rax=6, rdx=td.tdr)
+
+
+def test_not_modelled__their_first_operand_is_judged_all_the_same() -> None:
+    from seamref.arch.software import call
+
+    p = staged("tdmr.init").fork()
+    for leaf, gap in UNMODELLED.items():
+        call(p, 0, rax=leaf, rcx=0, rdx=0)
+        details = {"rcx": 1, "rdx": 2}[gap.operand]
+        assert p.peek_lp(0).rax == 0xC000010100000000 | details, gap.name
 
 
 def test_not_modelled__L2_VMs() -> None:

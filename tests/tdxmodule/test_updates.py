@@ -108,6 +108,7 @@ def test_updates__interrupted_cache_write_back_is_resumed_by_the_new_module() ->
     vmm.must(platform, 0, "TDH.VP.FLUSH", rcx=td.tdvprs[0])
     vmm.must(platform, 0, "TDH.MNG.VPFLUSHDONE", rcx=td.tdr)
     platform.lp(0).intr_pending = True
+    platform.lp(0).rflags |= 1 << 9  # interrupts are on: a pending one counts
     assert vmm.tdh(platform, 0, "TDH.PHYMEM.CACHE.WB").word == 0x8000000300000000
     platform.lp(0).intr_pending = False
     assert vmm.update(platform, "1.5.06").ok

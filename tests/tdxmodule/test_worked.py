@@ -6,7 +6,7 @@ from seamref.arch.outcome import Guest
 from seamref.host import vmm
 from seamref.host.vmm import PLAN, tdh
 from seamref.tdxmodule.look import Look
-from seamref.tdxmodule.metadata import FIELDS, field_id
+from seamref.tdxmodule.metadata import FIELDS, field_id, key_of
 from seamref.tdxmodule.structures import HANDOFF_V0, TDSYSINFO
 
 
@@ -101,13 +101,17 @@ def test_worked__INFO_RD_RDALL_agree() -> None:
         got = tdh(p, 0, "TDH.SYS.RD", rdx=id)
         ids.append((id, got.regs["r8"]))
         id = got.regs["rdx"]
-    assert len(ids) == sum(field.count for field in FIELDS)
+    assert len(ids) == sum(field.count * field.elements for field in FIELDS)
     assert tdh(p, 0, "TDH.SYS.RDALL", rdx=0x2100_2000, r8=(1 << 64) - 1).regs["r8"] == (1 << 64) - 1
     data = p.bytes_at(Agent.HOST, 0x2100_2000, 4096)
-    assert int.from_bytes(data[2:4], "little") == len(ids)
-    pairs = [(int.from_bytes(data[8 + 16 * i : 16 + 16 * i], "little"),
-              int.from_bytes(data[16 + 16 * i : 24 + 16 * i], "little")) for i in range(len(ids))]
-    assert pairs == ids
+    words = [int.from_bytes(data[at : at + 8], "little") for at in range(8, int.from_bytes(data[0:2], "little"), 8)]
+    found: list[tuple[int, int]] = []
+    for _ in range(int.from_bytes(data[2:4], "little")):
+        header = words.pop(0)
+        first = header & ~(0xF << 34 | 0x1FF << 38)
+        for i in range(((header >> 34 & 0xF) + 1) * ((header >> 38 & 0x1FF) + 1)):
+            found.append((first + i, words.pop(0)))
+    assert [(key_of(id), value) for id, value in found] == [(key_of(id), value) for id, value in ids] and not words
     assert dict(ids)[field_id("BUILD_DATE")] == info.build_date == 20240129
 
 
