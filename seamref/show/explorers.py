@@ -63,6 +63,10 @@ class Explorer:
         """What stands beside a control."""
         return self.labels.get(name, name)
 
+    def is_tick(self, name: str) -> bool:
+        """Whether a control is a yes or a no; two named values are not, also where they count as 1 and 0."""
+        return set(map(type, self.options[name].values())) == {bool}
+
     def _said(self, name: str, value: Any) -> str:
         return next((said for said, held in self.options[name].items() if held == value), str(value))
 
@@ -87,7 +91,7 @@ class Explorer:
 
         controls = {
             name: ipywidgets.Checkbox(value=self.defaults[name], description=self.label(name), indent=False)
-            if set(choices.values()) == {True, False} and len(choices) == 2
+            if self.is_tick(name)
             else ipywidgets.Dropdown(
                 options=list(choices.items()), value=self.defaults[name], description=self.label(name),
                 style={"description_width": "initial"},
@@ -95,14 +99,21 @@ class Explorer:
             for name, choices in self.options.items()
         }
         shown = ipywidgets.HTML(_html_of(self.at()))
+        state = ipywidgets.HTML("")
 
         def turned(_: Any) -> None:
-            shown.value = _html_of(self.function(**{name: c.value for name, c in controls.items()}))
+            state.value = '<span role="status">working ...</span>'
+            try:
+                shown.value = _html_of(self.function(**{name: c.value for name, c in controls.items()}))
+                state.value = ""
+            except Exception as error:  # whatever it is, a reader must not take the old result for the new one
+                shown.value = ""
+                state.value = f'<span role="alert">{marked_up(f"{type(error).__name__}: {error}")}</span>'
 
         for control in controls.values():
             control.observe(turned, names="value")
         grid = ipywidgets.Layout(display="flex", flex_flow="row wrap", grid_gap="4px 12px")
-        return ipywidgets.VBox([ipywidgets.HBox(list(controls.values()), layout=grid), shown])
+        return ipywidgets.VBox([ipywidgets.HBox(list(controls.values()), layout=grid), state, shown])
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         static = self.static()

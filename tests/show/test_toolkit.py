@@ -330,11 +330,32 @@ def test_an_explorer_has_a_static_form_and_outside_a_kernel_nothing_else() -> No
 
 def test_an_explorers_controls_change_what_it_shows() -> None:
     box = an_explorer().widget()
-    controls, shown = box.children
+    controls, _, shown = box.children
+    assert [type(control).__name__ for control in controls.children] == ["Dropdown", "Checkbox"]
     assert "cpl 0 on True" in shown.value
     controls.children[0].value = 3
     controls.children[1].value = False
     assert "cpl 3 on False" in shown.value
+
+
+def test_a_live_explorer_says_that_it_works_and_shows_no_old_result_when_a_turn_fails() -> None:
+    seen: list[str] = []
+
+    def shown(n: int) -> Any:
+        seen.append(state.value if n else "")
+        if n == 2:
+            raise ValueError("two <is> too many")
+        return paragraph(f"n is {n}")
+
+    made = explorer(shown, n=[0, 1, 2])
+    box = made.widget()
+    controls, state, result = box.children
+    controls.children[0].value = 1
+    assert "working" in seen[-1] and state.value == "" and "n is 1" in result.value
+    controls.children[0].value = 2
+    assert "ValueError: two &lt;is&gt; too many" in state.value and result.value == ""
+    controls.children[0].value = 0
+    assert state.value == "" and "n is 0" in result.value
 
 
 def test_an_explorer_refuses_controls_that_it_does_not_have() -> None:
