@@ -55,7 +55,8 @@ HANDOFF_SIZE = HANDOFF_V0.size
 MAX_LPS, MAX_READ, MAX_TIMES = 64, 1 << 20, 4096
 BUILD = {"build_date": 20231008, "build_num": 481}
 VMX_CONTROLS = (0x48D, 0x48E, 0x48F, 0x490)
-UPDATE_VERSION = {"1.5.01": 1, "1.5.05": 5}
+BUILT: dict[str, dict[str, int]] = {"1.5.01": {"update": 1}, "1.5.05": {"update": 5, "tdx_features0": 0x1F_0FBF}}
+"""What the published sources say of themselves; TDX_FEATURES0 of 1.5.05 has no bits 25 and 26 there."""
 FMS = 0x806F8
 
 
@@ -208,7 +209,7 @@ class Recorded:
         base, size = self.seamrr
         config = PlatformConfig(topology=Topology(sockets, lps), cmrs=self.cmrs, fms=(FMS,))
         platform = bootchain.boot(config=config, seamrr_base=base, seamrr_size=size)
-        fields: dict[str, Any] = {**BUILD, "update": UPDATE_VERSION[version]}
+        fields: dict[str, Any] = {**BUILD, **BUILT[version]}
         signed: dict[str, Any] = self.signed
         image = mint.module_image(version, **fields)
         bootchain.install(platform, image, mint.sigstruct(image, **signed))

@@ -156,7 +156,8 @@ BUILDS: dict[str, Build] = {build.name: build for build in (
     Build("1.0-like", "major SVN 0: hands nothing off, every load is a cold one", major=1, minor=0, update=3,
           build_num=300, build_date=20220601, tdx_features0=0, knobs=0, minor_svn=3, major_svn=0),
 )}
-"""Builds by name.  1.5.01 to 1.5.16 follow the published releases' versions, dates, SVNs and TDX_FEATURES0; the others
+"""Builds by name.  1.5.01 to 1.5.16 follow the published releases' versions, dates, SVNs and TDX_FEATURES0 (1.5.05: the
+published source enumerates 1F0FBFH; whether the released binary has bits 25 and 26 too is not known); the others
 are *chosen* so that every outcome of an update occurs.  Invented ones of line 1.5 have an update number above 900,
 which no release has."""
 
