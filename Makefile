@@ -1,4 +1,5 @@
 # make book    render the book from the stored outputs of its chapters
+# make serve   serve the rendered book on this machine, for this machine only
 # make test    everything that must hold: gates, unit and property tests, every chapter, the rendered pages
 # make quick   what a contributor needs within a minute: gates, and the tests that are short
 # make thorough   everything of make test, and the long runs that it samples
@@ -15,10 +16,11 @@ BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 BOOK    = _build/html/index.html
 JOBS   ?= 2
+PORT   ?= 8000
 BENCH   = $(wildcard tools/bench.py)
 
 
-.PHONY: book test quick thorough mutants lab chapters coverage bench clean help
+.PHONY: book serve test quick thorough mutants lab chapters coverage bench clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -36,7 +38,12 @@ book: $(READY)
 	@$(BIN)/python tools/chapters.py check
 	@$(BIN)/python tools/questions.py check
 	@$(BIN)/jupyter-book build . -W --keep-going -q || { rm -rf _build; exit 1; }
-	@echo "The book is rendered. Open file://$(abspath $(BOOK))"
+	@echo "The book is rendered. Open file://$(abspath $(BOOK)), or say make serve"
+
+serve: $(READY)
+	@test -f $(BOOK) || $(MAKE) book
+	@echo "The book is at http://127.0.0.1:$(PORT)/ until you press Ctrl-C."
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT) >/dev/null
 
 test: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS)
