@@ -12,6 +12,7 @@ published source, or *chosen* here because nobody says.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,12 +44,39 @@ class Source:
     """A public document, repository or message.
 
     ``tag`` is the short name that clauses use, ``title`` what a library would file it under, ``where`` a
-    public location: a document number, a repository path or a Message-ID.
+    public location: a document number, a repository path or a Message-ID.  ``files`` is the address below which
+    the files of a repository stand, at a tag where there is one.
     """
 
     tag: str
     title: str
     where: str
+    files: str = ""
+
+    @property
+    def url(self) -> str:
+        """Where a reader finds it on the web; empty where it is in no public place of its own."""
+        if self.files:
+            return self.files
+        for pattern, address in ADDRESSES:
+            found = pattern.search(self.where)
+            if found:
+                return address.format(*found.groups())
+        return ""
+
+
+ADDRESSES: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"Message-ID ([^\s,;]+@[^\s,;]+)"), "https://lore.kernel.org/all/{0}/"),
+    (re.compile(r"torvalds/linux commit ([0-9a-f]{8,40})"), "https://git.kernel.org/torvalds/c/{0}"),
+    (re.compile(r"(?:github\.com/)?\b([\w-]+/[\w.-]+) issues? (\d+)"), "https://github.com/{0}/issues/{1}"),
+    (re.compile(r"RFC (\d+)"), "https://www.rfc-editor.org/rfc/rfc{0}"),
+    (re.compile(r"Intel document 325462"), "https://www.intel.com/sdm"),
+    (re.compile(r"also served as (\d{6})"), "https://cdrdv2.intel.com/v1/dl/getContent/{0}"),
+    (re.compile(r"Intel document (\d{6})"), "https://www.intel.com/content/www/us/en/search.html?ws=text#q={0}"),
+)
+"""How the places that ``where`` names are addressed on the web, the more particular first."""
+
+FILE = re.compile(r"[\w./-]+\.(?:c|h|S|nasm|py|txt|json)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +99,77 @@ COVERAGE: dict[str, list[int]] = {}
 """clause id -> [times silent, times decided] for rows; [0, times executed] for clauses of functions."""
 
 
-def source(tag: str, title: str, where: str) -> Source:
+FOLDERS: dict[str, dict[str, str]] = {
+    "LNX": {
+        **{name: f"arch/x86/virt/vmx/tdx/{name}" for name in (
+            "seamldr.c", "tdx.c", "tdx_global_metadata.c", "seamcall_internal.h", "seamcall.S", "tdxcall.S", "tdx.h")},
+        "shared/tdx.h": "arch/x86/include/asm/shared/tdx.h",
+        "tdx-host.c": "drivers/virt/coco/tdx-host/tdx-host.c",
+        "sysfs_upload.c": "drivers/base/firmware_loader/sysfs_upload.c",
+        "vmx.c": "arch/x86/kvm/vmx/vmx.c",
+    },
+    "PSL": {"pseamldr_api_defs.h": "include/pseamldr_api_defs.h"},
+    "TDXM": {
+        "tdx_locks.h": "src/common/helpers/tdx_locks.h",
+        "tdx_seamret_to_vmm.S": "src/vmm_dispatcher/tdx_seamret_to_vmm.S",
+        "tdx_seamcall_entry_point.S": "src/vmm_dispatcher/tdx_seamcall_entry_point.S",
+    },
+    "NPS10": {"SeamldrCore64.c": "Core/CommonSeamLdr64/SeamldrCore.c"},
+}
+"""Paths of the files that clauses name by their short name, below ``Source.files``."""
+
+
+def source(tag: str, title: str, where: str, files: str = "") -> Source:
     """Register a public source under its tag."""
     if tag in SOURCES:
         raise SeamrefError(f"source {tag!r} is declared twice")
-    SOURCES[tag] = made = Source(tag, title, where)
+    SOURCES[tag] = made = Source(tag, title, where, files)
     return made
+
+
+def cited(text: str) -> list[tuple[str, Source | None]]:
+    """The parts of a clause's source, "TAG section; TAG section", each with the source that it cites."""
+    parts = [part.strip() for part in text.split(";") if part.strip()]
+    return [(part, SOURCES.get(part.split()[0].rstrip(",;"))) for part in parts]
+
+
+def address(part: str) -> str:
+    """Where one cited part, "TAG section", is on the web: the file it names, or its source; "" where neither is.
+
+    A file named without its folder is the one whose folder another clause of the same source states.
+    """
+    words = part.split()
+    found = SOURCES.get(words[0].rstrip(",;")) if words else None
+    if found is None:
+        return ""
+    for pattern, place in ADDRESSES:
+        own = pattern.search(part)
+        if own:
+            return place.format(*own.groups())
+    commit = re.search(r"\bcommit ([0-9a-f]{8,40})", part)
+    if commit and found.tag == "LNX":
+        return f"https://git.kernel.org/torvalds/c/{commit.group(1)}"
+    named = FILE.search(part.partition(" ")[2])
+    if named and found.files:
+        path = named.group(0)
+        if path in FOLDERS.get(found.tag, {}):
+            path = FOLDERS[found.tag][path]
+        elif "/" not in path:
+            path = _folders(found.tag).get(path, "")
+        return found.files + path
+    return found.url
+
+
+def _folders(tag: str) -> dict[str, str]:
+    """File name -> path, from every clause of a source that states the whole path; a name of two places is left out."""
+    known: dict[str, str] = {}
+    for held in CLAUSES.values():
+        for part, of in cited(held.source):
+            for path in FILE.findall(part) if of is not None and of.tag == tag else ():
+                name = path.rpartition("/")[2]
+                if "/" in path:
+                    known[name] = path if known.get(name, path) == path else ""
+    return known
 
 
 def clause(id: str, says: str, source: str, mark: Mark = Mark.STATED) -> Clause:
@@ -251,21 +344,31 @@ source("SR4", "C. Gao: IA32_VMX_BASIC[60], PATCH v9 09/23", "Message-ID 20260513
 source("NMI", "S. Christopherson: NMI blocking after a TD exit", "Message-ID Z0T_iPdmtpjrc14q@google.com")
 source("MCE", "Linux commit 7911f145de5f: MCG_STATUS.SEAM_NR", "torvalds/linux commit 7911f145de5f")
 source("SMI", "KVM: TDX: Handle EXIT_REASON_OTHER_SMI", "series \"TDX interrupts v2\" (linux-kvm)")
-source("LNX", "Linux host support for TDX", "torvalds/linux arch/x86/virt/vmx/tdx/")
-source("PSL", "P-SEAMLDR 1.5 source as published", "sslab-gatech/seam-loader seam-loader-main-1.5/p-seam-loader/")
-source("PSL10", "P-SEAMLDR 1.0 source as published", "qizhangz/seam-loader p-seam-loader/")
+source("LNX", "Linux host support for TDX", "torvalds/linux arch/x86/virt/vmx/tdx/",
+       "https://github.com/torvalds/linux/blob/v7.2-rc1/")
+source("PSL", "P-SEAMLDR 1.5 source as published", "sslab-gatech/seam-loader seam-loader-main-1.5/p-seam-loader/",
+       "https://github.com/sslab-gatech/seam-loader/blob/HEAD/seam-loader-main-1.5/p-seam-loader/")
+source("PSL10", "P-SEAMLDR 1.0 source as published", "qizhangz/seam-loader p-seam-loader/",
+       "https://github.com/qizhangz/seam-loader/blob/HEAD/p-seam-loader/")
 source("PSLV", "P-SEAMLDR 1.5 source, recorded while running", "test vectors, format pseamldr-vectors/1")
-source("NPS", "NP-SEAMLDR 1.5 source as published", "sslab-gatech/seam-loader seam-loader-main-1.5/np-seam-loader/")
-source("NPS10", "NP-SEAMLDR 1.0 source as published", "qizhangz/seam-loader np-seam-loader/")
-source("TDXM", "Intel TDX module source", "intel/tdx-module tag TDX_1.5.01")
-source("TDXN", "Intel TDX module source, later releases", "niooss-ledger/tdx-module")
-source("OTX", "OpenTDX: KVM emulation of SEAM and ENTERACCS", "sslab-gatech/tdx-linux arch/x86/kvm/vmx/seam.c")
+source("NPS", "NP-SEAMLDR 1.5 source as published", "sslab-gatech/seam-loader seam-loader-main-1.5/np-seam-loader/",
+       "https://github.com/sslab-gatech/seam-loader/blob/HEAD/seam-loader-main-1.5/np-seam-loader/seamldr_src/")
+source("NPS10", "NP-SEAMLDR 1.0 source as published", "qizhangz/seam-loader np-seam-loader/",
+       "https://github.com/qizhangz/seam-loader/blob/HEAD/np-seam-loader/seamldr_src/")
+source("TDXM", "Intel TDX module source", "intel/tdx-module tag TDX_1.5.01",
+       "https://github.com/intel/tdx-module/blob/TDX_1.5.01/")
+source("TDXN", "Intel TDX module source, later releases", "niooss-ledger/tdx-module",
+       "https://github.com/niooss-ledger/tdx-module/blob/HEAD/")
+source("OTX", "OpenTDX: KVM emulation of SEAM and ENTERACCS", "sslab-gatech/tdx-linux arch/x86/kvm/vmx/seam.c",
+       "https://github.com/sslab-gatech/tdx-linux/blob/HEAD/")
 source("COR", "Microsoft Cornelius TDX firmware emulator", "seam.c, vm.c, emulate.c")
 source("HWL", "A. Bityutskiy, TDX Hardware Layers v0.5", "2026-06-03")
 source("TME", "Intel 336907, Memory Encryption Technologies", "Intel document 336907-005/-007")
 source("MLE", "Intel 315168, TXT MLE developer's guide", "Intel document 315168-017")
-source("BIN", "Released TDX modules and their tools", "intel/tdx-module-binaries")
-source("UEFI", "UEFI TDX module loader", "intel/tdx-module-loader")
+source("BIN", "Released TDX modules and their tools", "intel/tdx-module-binaries",
+       "https://github.com/intel/tdx-module-binaries/blob/HEAD/")
+source("UEFI", "UEFI TDX module loader", "intel/tdx-module-loader",
+       "https://github.com/intel/tdx-module-loader/blob/HEAD/")
 source("BASE", "TDX module base architecture specification", "Intel document 348549")
 source("ISS29", "TDX module issue 29: which range register governs MSR 0x1402",
        "github.com/intel/confidential-computing.tdx.tdx-module issue 29")

@@ -19,9 +19,9 @@ from typing import Any
 import seamref
 from seamref.arch.msr import DECLARED
 from seamref.layout import Layout
-from seamref.show.html import Hex, Html, anchor, marked_up, scrolling, slug
+from seamref.show.html import Hex, Html, Id, anchor, mark_of, marked_up, slug
 from seamref.show.tables import Table, check_table, implementers, layout_table, msr_bits, msr_table, sourced
-from seamref.spec import CLAUSES, SOURCES, TABLES, CheckTable
+from seamref.spec import CLAUSES, SOURCES, TABLES, CheckTable, Mark, Source
 
 ROOMS: dict[str, str] = {
     "arch": "The processor", "firmware": "Boot firmware and NP-SEAMLDR", "pseamldr": "P-SEAMLDR",
@@ -240,39 +240,101 @@ def _room_of_clause(clause_id: str) -> str:
     return "arch"
 
 
-def clause_index() -> Html:
-    """Every clause, with an anchor that other pages link to: what it says, where from, who carries it, how tested."""
+PAGES: dict[str, str] = {
+    "arch": "processor", "firmware": "firmware", "pseamldr": "loader", "tdxmodule": "module", "host": "host",
+}
+"""Room -> the page of the book on which its clauses stand (``clauses_NAME``); what is in no room, the first."""
+
+
+def page_of_clause(clause_id: str) -> str:
+    """The page on which a clause stands, after the room of the code that carries it."""
+    return PAGES.get(_room_of_clause(clause_id), PAGES["arch"])
+
+
+def clauses_on(page: str) -> list[str]:
+    """The clauses of one page, sorted by id."""
     modules()
+    return sorted(id for id in CLAUSES if page_of_clause(id) == page)
+
+
+def clause_page(page: str) -> Html:
+    """The clauses of one page, each with its address: what it says, where from, who carries it, how tested."""
     held = coverage()
-    parts, said = [], []
-    head = "".join(f'<th scope="col">{n}</th>' for n in ("clause", "says", "source", "carried by", "tests"))
-    for family in clause_families():
-        ids = sorted(id for id in CLAUSES if id.partition(".")[0] == family)
-        rows = []
-        for id in ids:
-            clause = CLAUSES[id]
-            carriers = dict.fromkeys(w.removeprefix("seamref.") for w in implementers(id))
-            where = "<br>".join(f"<code>{escape(w)}</code>" for w in carriers)
-            rows.append(
-                f'<tr id="{anchor(id)}"><td><code>{escape(id)}</code></td><td>{marked_up(clause.says)}</td>'
-                f"<td>{marked_up(sourced(clause.source, clause.mark))}</td><td>{where}</td>"
-                f"<td>{_exercised(id, held)}</td></tr>"
-            )
-            said.append(f"{id}: {clause.says} [{sourced(clause.source, clause.mark)}] {_exercised(id, held)}")
-        lines = "".join(rows)
-        body = f'<table class="dataframe seam-table"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>'
-        parts.append(f'<h3 id="family-{slug(family)}">{escape(family)}</h3>{scrolling(body, f"Clauses of {family}")}')
+    parts, said, family = [family_index(page).html], [], ""
+    for id in clauses_on(page):
+        if id.partition(".")[0] != family:
+            family = id.partition(".")[0]
+            parts.append(f'<h3 id="family-{slug(family)}">{escape(family)}</h3>')
+        clause = CLAUSES[id]
+        carriers = [
+            f'<a href="checks.html#table-{slug(name)}">{escape(name)} row {number}</a>'
+            for name, table in TABLES.items() for number, row in enumerate(table, 1) if row.id == id
+        ] or [f"<code>{escape(w.removeprefix('seamref.'))}</code>" for w in dict.fromkeys(implementers(id))]
+        parts.append(
+            f'<div class="seam-entry" id="{escape(id)}"><p><span id="{anchor(id)}"></span><code>{escape(id)}</code>'
+            f'<a class="headerlink" href="#{escape(id)}" title="Link to this clause">#</a> {mark_of(clause)}</p>'
+            f'<p>{marked_up(clause.says)}</p><p class="seam-from">Source: <span class="seam-cite-of">'
+            f'{escape(clause.source)}</span>. Carried by {", ".join(carriers) or "no code"}; {_exercised(id, held)}.</p>'
+            f'<p class="seam-used" data-clause="{escape(id)}"></p></div>'
+        )
+        said.append(f"{id}: {clause.says} [{sourced(clause.source, clause.mark)}] {_exercised(id, held)}")
     return Html("".join(parts), "\n".join(said))
 
 
-def family_index() -> Html:
-    """The families of clauses as links, with how many each has."""
+REDIRECT = """<script>(() => { const go = () => { const at = document.getElementById(decodeURIComponent(
+location.hash.slice(1))); const link = at && at.closest("li[data-clause]"); if (link) location.replace(
+link.querySelector("a").href); }; window.addEventListener("hashchange", go); go(); })();</script>"""
+"""A mail quotes ``clauses#ID``: whoever comes with an id is taken to the page where the clause stands."""
+
+
+def clause_addresses() -> Html:
+    """Every clause by its id, as a link to where it stands; the address ``clauses#ID`` stays, however pages are cut."""
     modules()
     links = []
-    for family in clause_families():
-        count = sum(id.partition(".")[0] == family for id in CLAUSES)
+    for id in sorted(CLAUSES):
+        page = f"clauses_{page_of_clause(id)}.html#{escape(id)}"
+        links.append(
+            f'<li id="{escape(id)}" data-clause><span id="{anchor(id)}"></span>'
+            f'<a href="{page}"><code>{escape(id)}</code></a></li>'
+        )
+    return Html(f'<ul class="seam-addresses">{"".join(links)}</ul>{REDIRECT}', "\n".join(sorted(CLAUSES)))
+
+
+def family_index(page: str) -> Html:
+    """The families of clauses of one page as links, with how many each has."""
+    ids = clauses_on(page)
+    links, said = [], []
+    for family in sorted({id.partition(".")[0] for id in ids}):
+        count = sum(id.partition(".")[0] == family for id in ids)
         links.append(f'<a href="#family-{slug(family)}"><code>{escape(family)}</code></a> {count}')
-    return Html(f'<p style="line-height:2">{" · ".join(links)}</p>', ", ".join(clause_families()))
+        said.append(family)
+    return Html(f'<p style="line-height:2">{" · ".join(links)}</p>', ", ".join(said))
+
+
+# --- how well the clauses are known
+
+
+def marks_summary() -> Table:
+    """How many clauses of each room are stated, measured and chosen."""
+    modules()
+    counts: dict[str, dict[Mark, int]] = {}
+    for id, clause in CLAUSES.items():
+        row = counts.setdefault(_room_of_clause(id), dict.fromkeys(Mark, 0))
+        row[clause.mark] += 1
+    rows = [
+        (ROOMS.get(room, "core"), *(counts[room][mark] for mark in Mark), sum(counts[room].values()))
+        for room in sorted(counts, key=list(ROOMS).index)
+    ]
+    total = ("all", *(sum(row[i] for row in rows) for i in range(1, len(Mark) + 2)))
+    return Table(("room", *(mark.value for mark in Mark), "clauses"), [*rows, total],
+                 "Clauses by room and by how they are known")
+
+
+def marked_clauses(mark: Mark) -> Table:
+    """Every clause with one mark."""
+    modules()
+    rows = [(Id(id), clause.says, clause.source) for id, clause in sorted(CLAUSES.items()) if clause.mark is mark]
+    return Table(("clause", "says", "source"), rows, f"Clauses that are {mark.value}")
 
 
 # --- check tables
@@ -304,8 +366,14 @@ def bibliography() -> Table:
         for part in clause.source.split(";"):
             tag = part.strip().split(" ")[0].rstrip(",")
             cited[tag] = cited.get(tag, 0) + 1
-    rows = [(f"`{s.tag}`", s.title, s.where, cited.get(s.tag, 0)) for s in SOURCES.values()]
+    rows = [(f"`{s.tag}`", s.title, _at(s), cited.get(s.tag, 0)) for s in SOURCES.values()]
     return Table(("tag", "title", "where", "clauses"), rows, ids=[f"source-{slug(s.tag)}" for s in SOURCES.values()])
+
+
+def _at(source: Source) -> Html:
+    place = source.url
+    return Html(f'<a href="{escape(place)}">{escape(source.where)}</a>' if place else escape(source.where),
+                f"{source.where} <{place}>" if place else source.where)
 
 
 # --- module reference
@@ -324,7 +392,7 @@ def module_reference(room: str) -> Html:
         name = ".".join(("seamref", *path.relative_to(folder).with_suffix("").parts)).removesuffix(".__init__")
         doc = _clean(ast.get_docstring(tree) or "")
         rows = [(f"`{node.name}`", kind, _clean(ast.get_docstring(node) or "")) for node, kind in _public(tree)]
-        members = Table(("name", "", "says"), rows) if rows else None
+        members = Table(("name", "kind", "says"), rows) if rows else None
         parts.append(
             f'<h3 id="module-{slug(name)}"><code>{escape(name)}</code></h3><p>{marked_up(doc)}</p>'
             + (members.html if members else "")
@@ -346,7 +414,8 @@ def _clean(doc: str) -> str:
 
 
 __all__ = [
-    "ROOMS", "all_msrs", "bibliography", "check_tables", "clause_index", "coverage_summary", "family_index",
+    "ROOMS", "all_msrs", "bibliography", "check_tables", "clause_addresses", "clause_page", "clauses_on",
+    "coverage_summary", "family_index", "marked_clauses", "marks_summary", "page_of_clause",
     "layouts", "module_reference", "modules", "msr_details", "status_index", "status_tables", "statuses",
     "structure_index", "structures", "tables_of",
 ]

@@ -7,14 +7,23 @@ import re
 from seamref.arch.structures import SEAMEXTEND
 from seamref.show import registry
 from seamref.show.html import anchor
-from seamref.spec import CLAUSES, TABLES
+from seamref.spec import CLAUSES, TABLES, Mark
 
 
-def test_every_clause_has_its_own_address_in_the_index() -> None:
-    html = registry.clause_index().html
-    places = re.findall(r'<tr id="([^"]*)"', html)
-    assert len(places) == len(set(places)) == len(CLAUSES)
-    assert set(places) == {anchor(id) for id in CLAUSES}
+def test_every_clause_has_its_own_address_and_the_index_leads_there() -> None:
+    pages = {page: registry.clause_page(page).html for page in registry.PAGES.values()}
+    places = [id for html in pages.values() for id in re.findall(r'<div class="seam-entry" id="([^"]*)"', html)]
+    assert sorted(places) == sorted(CLAUSES)
+    assert all(f'id="{anchor(id)}"' in pages[registry.page_of_clause(id)] for id in CLAUSES)
+    index = registry.clause_addresses().html
+    links = dict(re.findall(r'<li id="([^"]*)" data-clause>.*?<a href="clauses_(\w+)\.html#\1">', index))
+    assert links == {id: registry.page_of_clause(id) for id in CLAUSES}
+    assert all(f'id="{anchor(id)}"' in index for id in CLAUSES)
+
+
+def test_every_mark_has_its_list_and_the_counts_add_up() -> None:
+    total = registry.marks_summary().rows[-1]
+    assert total[1:] == (*(len(registry.marked_clauses(mark)) for mark in Mark), len(CLAUSES))
 
 
 def test_every_check_table_belongs_to_one_room() -> None:
