@@ -19,7 +19,7 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from html import escape, unescape
 from pathlib import Path
 from typing import Any
@@ -203,9 +203,9 @@ class Writer:
                     label = ": ".join(filter(None, (heading, label.removeprefix("Table: "))))
                 text = f'role="group" aria-label="{label}"'
             else:
-                said = re.sub(r"Show code cell (content|source)", lambda m: (
-                    "Show a solution" if "xercise" in heading and m.group(1) == "content" else "Show the code"),
-                    found.group(2))
+                solution = "Show a solution" if "xercise" in heading else "Show the code"
+                said = found.group(2).replace("Show code cell content", solution)
+                said = said.replace("Show code cell source", "Show the code")
                 text = f"<summary>{said}</summary>"
             out.append(text)
         return "".join([*out, body[at:]])
@@ -267,8 +267,10 @@ class Writer:
         for index, part in enumerate(parts):
             place = re.match(r'<div id="([\w-]+)"', part)
             if place:
-                parts[index] = re.sub(r"<tr><td><code>(\w+)</code>", lambda m, p=place.group(1): (
-                    f'<tr id="{p}-{slug(m.group(1))}"><td><code>{m.group(1)}</code>'), part)
+                row = f'<tr id="{place.group(1)}-'
+                for name in dict.fromkeys(re.findall(r"<tr><td><code>(\w+)</code>", part)):
+                    part = part.replace(f"<tr><td><code>{name}</code>", f'{row}{slug(name)}"><td><code>{name}</code>')
+                parts[index] = part
         return "".join(parts)
 
     # --- sources
@@ -373,7 +375,7 @@ def title_of(app: Sphinx, page: str) -> str:
     return title.astext() if title is not None else page
 
 
-@lru_cache(maxsize=None)
+@cache
 def lines(path: str) -> dict[str, int]:
     """Qualified name -> first line of its definition, in one file of the package."""
     file = ROOT / f"{path}.py"

@@ -270,11 +270,12 @@ def clause_page(page: str) -> Html:
             f'<a href="checks.html#table-{slug(name)}">{escape(name)} row {number}</a>'
             for name, table in TABLES.items() for number, row in enumerate(table, 1) if row.id == id
         ] or [f"<code>{escape(w.removeprefix('seamref.'))}</code>" for w in dict.fromkeys(implementers(id))]
+        by, tried = ", ".join(carriers) or "no code", _exercised(id, held)
         parts.append(
             f'<div class="seam-entry" id="{escape(id)}"><p><span id="{anchor(id)}"></span><code>{escape(id)}</code>'
             f'<a class="headerlink" href="#{escape(id)}" title="Link to this clause">#</a> {mark_of(clause)}</p>'
             f'<p>{marked_up(clause.says)}</p><p class="seam-from">Source: <span class="seam-cite-of">'
-            f'{escape(clause.source)}</span>. Carried by {", ".join(carriers) or "no code"}; {_exercised(id, held)}.</p>'
+            f'{escape(clause.source)}</span>. Carried by {by}; {tried}.</p>'
             f'<p class="seam-used" data-clause="{escape(id)}"></p></div>'
         )
         said.append(f"{id}: {clause.says} [{sourced(clause.source, clause.mark)}] {_exercised(id, held)}")
@@ -325,7 +326,8 @@ def marks_summary() -> Table:
         (ROOMS.get(room, "core"), *(counts[room][mark] for mark in Mark), sum(counts[room].values()))
         for room in sorted(counts, key=list(ROOMS).index)
     ]
-    total = ("all", *(sum(row[i] for row in rows) for i in range(1, len(Mark) + 2)))
+    marks = [clause.mark for clause in CLAUSES.values()]
+    total = ("all", *(marks.count(mark) for mark in Mark), len(marks))
     return Table(("room", *(mark.value for mark in Mark), "clauses"), [*rows, total],
                  "Clauses by room and by how they are known")
 

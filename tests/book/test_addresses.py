@@ -90,7 +90,8 @@ def test_the_search_knows_a_clause_by_name(built_book: BuiltBook) -> None:
 
 def test_a_clause_in_a_chapter_is_a_link_with_what_it_says(built_book: BuiltBook) -> None:
     text = page(built_book, "book/processor/seamcall")
-    found = re.search(r'<a class="seam-ref" href="([^"]*)" title="([^"]*)"><code[^>]*>SEAMCALL\.non_root</code></a>', text)
+    link = r'<a class="seam-ref" href="([^"]*)" title="([^"]*)"><code[^>]*>SEAMCALL\.non_root</code></a>'
+    found = re.search(link, text)
     assert found and found.group(1) == "../appendices/clauses_processor.html#SEAMCALL.non_root"
     assert CLAUSES["SEAMCALL.non_root"].says[:20] in found.group(2)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from test_pages import PAGES, WIDE, Visit, address, browser, pytestmark  # noqa: F401
 
 AXE = Path(__file__).with_name("axe.min.js").read_text(encoding="utf-8")
