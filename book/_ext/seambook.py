@@ -250,7 +250,7 @@ class Writer:
 
     def _msr_rows(self, text: str) -> str:
         def row(found: re.Match[str]) -> str:
-            name = re.search(r"<code>(\w[\w\[\]]*)</code></td>", found.group(2))
+            name = re.search(r"</td><td><code>([^<]+)</code>", found.group(2))
             target = known().targets.get(name.group(1)) if name else None
             if target is None or target.kind != "msr" or target.name in self.code:
                 return found.group(0)
