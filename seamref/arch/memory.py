@@ -119,10 +119,10 @@ MEMORY: CheckTable[Access, Verdict] = CheckTable("MEMORY", (
           lambda c: c.agent is Agent.DMA and c.private, Verdict.ABORTED, "HWL"),
     Check("MEMORY.p_seamldr_range", "P_SEAMLDR_RANGE touched by anybody but P-SEAMLDR or the processor",
           lambda c: c.agent not in (Agent.P_SEAMLDR, Agent.CPU) and c.in_p_seamldr_range(), Verdict.DENIED,
-          "X2 SEAMRR"),
+          "X2 SEAMRR; ISS25"),
     Check("MEMORY.module_range", "SEAMRR touched by anybody but the TDX module, P-SEAMLDR or the processor",
           lambda c: c.agent not in (Agent.MODULE, Agent.P_SEAMLDR, Agent.CPU) and c.in_seamrr(), Verdict.DENIED,
-          "X2 SEAMRR"),
+          "X2 SEAMRR; ISS25"),
 ), "Physical accesses: conditions in order; silent means allowed.")
 
 clause("MEMORY.dma_range", "a device meets the range that MCHECK approved, also while an ACM has VALID = 0 on its core",

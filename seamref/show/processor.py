@@ -187,7 +187,7 @@ def seamcall_explorer(**defaults: Any) -> Explorer:
         labels={"where": "executed in", "CS_L": "CS.L = 1", "VALID": "SEAMRR VALID = 1", "MOV_SS": "blocking by MOV-SS",
                 "SEAM_READY": "TDX module loaded", "P_SEAMLDR_READY": "P-SEAMLDR loaded",
                 "mutex": "P_SEAMLDR_MUTEX held elsewhere"},
-        defaults=defaults.pop("defaults", {"where": "kernel of a legacy VM", "CPL": 3, "revision": "343754-002"}),
+        defaults=defaults.pop("defaults", {"where": "legacy VM", "CPL": 3, "revision": "343754-002"}),
         also=defaults.pop("also", [{"revision": "silicon"}]),
     )
 

@@ -370,10 +370,10 @@ def test_the_seamcall_explorer_answers_like_the_machine() -> None:
     assert "decided by SEAMCALL.cpl\n" in made.at(revision="silicon").text
     assert "decided by SEAMCALL.non_root\n" in made.at().text
     assert "entered P-SEAMLDR" in made.at(
-        where="host kernel (VMX root)", CPL=0, RAX="RAX[63] = 1: P-SEAMLDR"
+        where="host (VMX root)", CPL=0, RAX="RAX[63] = 1: P-SEAMLDR"
     ).text
     assert "decided by SEAMCALL.p_seamldr_busy" in made.at(
-        where="host kernel (VMX root)", CPL=0, RAX="RAX[63] = 1: P-SEAMLDR", mutex=True
+        where="host (VMX root)", CPL=0, RAX="RAX[63] = 1: P-SEAMLDR", mutex=True
     ).text
 
 

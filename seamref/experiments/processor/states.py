@@ -17,9 +17,9 @@ from seamref.arch.seam import SEAMCALL, SeamcallState, seamcall
 from seamref.spec import Check
 
 WHERE: Mapping[str, Mapping[str, bool]] = {
-    "host kernel (VMX root)": {"vmx": True, "b64": True},
+    "host (VMX root)": {"vmx": True, "b64": True},
     "outside VMX": {"b64": True},
-    "kernel of a legacy VM": {"vmx": True, "non_root": True, "b64": True},
+    "legacy VM": {"vmx": True, "non_root": True, "b64": True},
     "TDX module or P-SEAMLDR": {"vmx": True, "inSEAM": True, "b64": True},
     "TD": {"vmx": True, "inSEAM": True, "non_root": True, "b64": True},
     "SMM": {"vmx": True, "smm": True, "b64": True},
