@@ -114,8 +114,8 @@ clause("P_SEAMLDR_CVP", "P-SEAMLDR's one transfer VMCS: P_SEAMLDR_RANGE.base + 4
 clause("SEAMCALL.enter", "save the VMM's state, link its current VMCS, load SEAM's state, inhibit SMI and NMI",
        "X2 SEAMCALL")
 clause("SEAMCALL.mutex_leak", "a revision whose text forgets to release the mutex on the failure path", "SR1", MEASURED)
-clause("SEAMRET.leave", "load the VMM's whole guest-state area, take its VMCS back from the link pointer; RIP was moved "
-       "by software", "X2 SEAMRET")
+clause("SEAMRET.leave", "load the VMM's whole guest-state area, take its VMCS back from the link pointer; RIP was "
+       "moved by software", "X2 SEAMRET")
 clause("SEAMRET.vmcs", "return from P-SEAMLDR flushes and clears the VMM's current VMCS", "X2 SEAMRET")
 clause("SEAMRET.evict", "return from P-SEAMLDR evicts its transfer VMCS: the next processor reads it from memory",
        "SR3", MEASURED)
