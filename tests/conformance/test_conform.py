@@ -175,7 +175,8 @@ def test_command__one_bad_case_hides_no_other(
 
 @pytest.mark.parametrize(("text", "says"), [
     (b"", "not JSON"), (b"\x1f\x8b\x08broken", "a broken gzip file"), (b"[]", "not a JSON object"),
-    (gzip.compress(b"{}" * 99, mtime=0)[:20], "cut off"), (b'{"format": "other/2"}', 'format "other/2" is none of the known'),
+    (gzip.compress(b"{}" * 99, mtime=0)[:20], "cut off"),
+    (b'{"format": "other/2"}', 'format "other/2" is none of the known'),
     (b'{"format": "pseamldr-vectors/1"}', "pseamldr_info is missing"), (b"{}", "a document without format"),
     (b'{"a": ' * 99999, "nested too deep"), (b'{"a": 1, "a": 2}', 'the key "a" stands twice'),
     (b'{"a": ' + b"9" * 5000 + b"}", "not JSON"), (b'{"a": NaN}', "NaN is no JSON number"), (b"{\xff", "not UTF-8"),
