@@ -137,11 +137,15 @@ PATTERN = bytes(64)
 POISON = Fault(Vector.MC, None, "MEMORY.integrity")
 
 
+def decode_seamrr(base: int, mask: int) -> Range:
+    """Base and size from the two MSR values; the size is the lowest set bit of MASK[51:25] (PSL, NPS, TDXM)."""
+    bits = mask & 0xFFFFFFFE000000
+    return Range(base & 0xFFFFFFFE000000, bits & -bits)
+
+
 @implements("MEMORY.dma_range")
 def _dma_range(lp: Lp) -> Range:
     """MEMORY.dma_range: VALID of a core's register does not matter to the memory controller."""
-    from seamref.arch.platform import decode_seamrr
-
     return decode_seamrr(lp.msrs.get(0x1400, 0), lp.msrs.get(0x1401, 0))
 
 

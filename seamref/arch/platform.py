@@ -13,7 +13,18 @@ from typing import Any
 
 from seamref.arch import msr as msrs
 from seamref.arch.lp import Lp
-from seamref.arch.memory import MEMORY, PATTERN, POISON, Access, Agent, Range, Verdict, fault_of, judge_read
+from seamref.arch.memory import (
+    MEMORY,
+    PATTERN,
+    POISON,
+    Access,
+    Agent,
+    Range,
+    Verdict,
+    decode_seamrr,
+    fault_of,
+    judge_read,
+)
 from seamref.arch.outcome import Fault
 from seamref.arch.revision import SILICON, Revision
 from seamref.arch.store import LINE, Store
@@ -495,12 +506,6 @@ class Platform:
         """Tell the listeners."""
         for listener in self.listeners:
             listener(event)
-
-
-def decode_seamrr(base: int, mask: int) -> Range:
-    """Base and size from the two MSR values; the size is the lowest set bit of MASK[51:25] (PSL, NPS, TDXM)."""
-    bits = mask & 0xFFFFFFFE000000
-    return Range(base & 0xFFFFFFFE000000, bits & -bits)
 
 
 def _other_key(data: bytes, at: int, written: int, read: int) -> bytes:

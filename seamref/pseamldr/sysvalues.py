@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from seamref.arch.cpuid import Cpuid, cpuid
+from seamref.arch.memory import decode_seamrr
 from seamref.arch.msr import KEYID_PARTITIONING, MISC_ENABLE, SEAMRR_BASE, SEAMRR_MASK, TME_ACTIVATE, bits
-from seamref.arch.platform import decode_seamrr
 from seamref.pseamldr.build import R10
 from seamref.pseamldr.data import Call
 from seamref.spec import MEASURED, implements

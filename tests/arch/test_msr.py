@@ -8,10 +8,10 @@ import pytest
 
 from seamref.arch import lab, msr
 from seamref.arch.lp import EFER_LMA
-from seamref.arch.memory import Agent
+from seamref.arch.memory import Agent, decode_seamrr
 from seamref.arch.msr import BY_NAME, DECLARED, MSRS, Access, rdmsr, wrmsr
 from seamref.arch.outcome import Done, Fault, Vector
-from seamref.arch.platform import Platform, PlatformConfig, decode_seamrr
+from seamref.arch.platform import Platform, PlatformConfig
 from seamref.arch.revision import SILICON
 from seamref.arch.trace import MsrWritten, SeamextendWritten
 
