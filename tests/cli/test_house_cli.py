@@ -161,6 +161,7 @@ def test_a_message_cannot_drive_the_terminal(capsys: pytest.CaptureFixture[str])
 
 INTERRUPTED = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background inherits it ignored
 class AtImport:
     def find_spec(self, name, *rest):
         if name == sys.argv[1]:
