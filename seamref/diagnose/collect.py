@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from seamref.diagnose.cpuid import REGISTERS
 from seamref.diagnose.lines import RELATED
+from seamref.tdxmodule.demands import CPUID_DEMANDS, WHOLE
 
 MSRS_READ = (0x87, 0x981, 0x982, 0x1400, 0x1401, 0xA0, 0xFE, 0x480, 0x500, 0x503)
+CPUID_READ = tuple(dict.fromkeys([(1, 0), (0x21, 0), *(
+    (demand.leaf, 0 if demand.subleaf == WHOLE else demand.subleaf) for demand in CPUID_DEMANDS)]))
+"""Leaves and subleaves: what the doctor reads, and what TDH.SYS.INIT has demands on."""
 FILES = ("/sys/module/kvm_intel/parameters/tdx", "/sys/devices/faux/tdx_host/version",
          "/sys/devices/faux/tdx_host/seamldr_version", "/sys/devices/faux/tdx_host/num_remaining_updates",
          "/sys/class/firmware/tdx_module/status", "/sys/class/firmware/tdx_module/error")
@@ -62,6 +68,11 @@ def collect(root: Path = Path("/")) -> Iterator[str]:
         if held:
             yield f"==> {path} <=="
             yield scrub(held.splitlines()[0], host)
+    for leaf, subleaf in CPUID_READ:
+        values = _cpuid(root / "dev/cpu/0/cpuid", leaf, subleaf)
+        if values is not None:
+            shown = " ".join(f"{name}=0x{value:08x}" for name, value in zip(REGISTERS, values, strict=True))
+            yield f"0x{leaf:08x} 0x{subleaf:02x}: {shown}"
     for address in MSRS_READ:
         value = _msr(root / "dev/cpu/0/msr", address)
         if value is not None:
@@ -87,6 +98,16 @@ def _msr(path: Path, address: int) -> int | None:
     except OSError:
         return None
     return int.from_bytes(data, "little") if len(data) == 8 else None
+
+
+def _cpuid(path: Path, leaf: int, subleaf: int) -> tuple[int, ...] | None:
+    """Four registers from Linux's cpuid driver, whose file position is the leaf, and above bit 32 the subleaf."""
+    try:
+        with path.open("rb", buffering=0) as stream:
+            data = os.pread(stream.fileno(), 16, leaf | subleaf << 32)
+    except OSError:
+        return None
+    return struct.unpack("<4I", data) if len(data) == 16 else None
 
 
 def _kmsg(path: Path) -> Iterator[str]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from seamref.arch import msr
 from seamref.diagnose.calls import status_text
+from seamref.diagnose.cpuid import inside_a_td, unmet
 from seamref.diagnose.evidence import Evidence
 from seamref.diagnose.explain import Answer
 from seamref.diagnose.lines import BY_ID, Link, strip_prefix
@@ -236,6 +237,13 @@ def _hidden(link: Link, *notes: str) -> Finding:
     return Finding(link, Verdict.NOT_SHOWN, show=SHOW[link], notes=notes)
 
 
+ABSENT = (
+    (1, "ecx", 5, "the processor shows no VMX (CPUID.1:ECX[5] is 0): SEAMCALL would meet #UD"),
+    (7, "ecx", 13, "the processor shows no TME (CPUID.7.0:ECX[13] is 0): IA32_TME_CAPABILITY and IA32_TME_ACTIVATE do "
+                   "not exist"),
+)
+"""CPUID bits without which there is no TDX: leaf, register, bit, what is missing."""
+
 # --- link by link -------------------------------------------------------------------------------------------------
 
 
@@ -246,16 +254,26 @@ def _bios(c: Case) -> Finding:
         return Finding(link, Verdict.WRONG, f"a hypervisor: {e.virtual or 'cpuinfo flag hypervisor'}", "this is a "
                        "virtual "
                        "machine: SEAMCALL belongs to the host", "run it on bare metal", form="EVIDENCE.virtual")
-    if (inside := c.form("LOG.td_guest")) is not None:
-        return Finding(link, Verdict.WRONG, inside.line, "this is the log of a TD, not of its host, where TDX works",
+    inside, within = c.form("LOG.td_guest"), inside_a_td(e.cpuid)
+    if inside is not None or within is not None:
+        by = inside.line if inside is not None else within.line if within is not None else ""
+        return Finding(link, Verdict.WRONG, by, "this is the log of a TD, not of its host, where TDX works",
                        "take the host's log", form="EVIDENCE.virtual")
+    if (vm := e.cpuid_bits(1, 0, "ecx", 31, 31)) is not None and vm[0]:
+        return Finding(link, Verdict.WRONG, vm[1], "this is a virtual machine (CPUID.1:ECX[31]): SEAMCALL belongs to "
+                       "the host", "run it on bare metal", form="EVIDENCE.virtual")
+    for leaf, register, bit, what in ABSENT:
+        held = e.cpuid_bits(leaf, 0, register, bit, bit)
+        if held is not None and held[0] == 0:
+            return Finding(link, Verdict.WRONG, held[1], what, "take a processor with TDX; look whether BIOS can "
+                           "switch it on", form="EVIDENCE.no_feature")
     gave_up = c.form("LOG.hibernation")
     private, enabled = e.bits(msr.KEYID_PARTITIONING, 63, 32), e.bits(msr.TME_ACTIVATE, 1, 1)
     locked = e.bits(msr.TME_ACTIVATE, 0, 0)
-    for held, what in ((enabled, "IA32_TME_ACTIVATE[1] is 0: memory encryption is not enabled"),
-                       (locked, "IA32_TME_ACTIVATE[0] is 0: BIOS did not lock memory encryption")):
-        if held is not None and held[0] == 0:
-            return Finding(link, Verdict.WRONG, held[1], what, BY_ID["LOG.tme_off"].advice, form="EVIDENCE.tme")
+    for state, what in ((enabled, "IA32_TME_ACTIVATE[1] is 0: memory encryption is not enabled"),
+                        (locked, "IA32_TME_ACTIVATE[0] is 0: BIOS did not lock memory encryption")):
+        if state is not None and state[0] == 0:
+            return Finding(link, Verdict.WRONG, state[1], what, BY_ID["LOG.tme_off"].advice, form="EVIDENCE.tme")
     if private is not None and private[0] < 2:
         return Finding(link, Verdict.WRONG, private[1], f"BIOS gave TDX {private[0]} KeyIDs, two are needed",
                        BY_ID["LOG.few_keyids"].advice, clauses=("LNX.tdx_init",), form="EVIDENCE.keyids")
@@ -371,6 +389,16 @@ def _p_seamldr(c: Case) -> Finding:
 
 
 def _module(c: Case) -> Finding:
+    """The module: log lines; what CPUID says against TDH.SYS.INIT's demands stands beside them."""
+    found = _module_by_log(c)
+    against = unmet(c.e.cpuid) if found.verdict is not Verdict.RIGHT else []
+    if not against:
+        return found
+    return replace(found, notes=(*found.notes, *(f"against a demand of module 1.5.05: {one}" for one in against[:4]),
+                                 "TDH.SYS.INIT answers the first of them with TDX_INCORRECT_CPUID_VALUE"))
+
+
+def _module_by_log(c: Case) -> Finding:
     link = Link.MODULE
     if (point := c.first(link, Kind.CAUSE)) is not None:
         return _wrong(link, point)

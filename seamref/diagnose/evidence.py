@@ -1,7 +1,7 @@
 """Everything one has, in one paste or several files, sorted: log lines, MSR readings, CPU flags, parameters, values.
 
 Nothing is guessed: a value counts as an MSR's only behind the rdmsr command that asked for it, behind the register's
-number or name, or in a line of a report whose wording is known.
+number or name, or in a line of a report whose wording is known; CPUID as the cpuid tool prints it.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from seamref.arch.msr import BY_NAME, MSRS
+from seamref.diagnose.cpuid import CpuidReader, CpuidReading
 from seamref.diagnose.explain import Answer, LogReport, explain_log
 from seamref.diagnose.lines import MAX_LINE, strip_prefix
-from seamref.diagnose.msrs import UNMODELLED
+from seamref.diagnose.msrs import msr_line
 
 MAX_READINGS = 4096
 M64 = (1 << 64) - 1
@@ -41,6 +41,7 @@ class Evidence:
 
     log: LogReport = field(default_factory=LogReport)
     msrs: list[MsrReading] = field(default_factory=list)
+    cpuid: list[CpuidReading] = field(default_factory=list)
     unreadable: dict[int, str] = field(default_factory=dict)
     cmdline: str = ""
     cmdline_line: str = ""
@@ -66,6 +67,12 @@ class Evidence:
         found = [(value, r.line) for r in self.msr(address) if (value := r.bits(high, low)) is not None]
         return min(found, default=None)
 
+    def cpuid_bits(self, leaf: int, subleaf: int, register: str, high: int, low: int) -> tuple[int, str] | None:
+        """A field of a CPUID register and the line that shows it; of several processors the lowest value."""
+        found = [(value, r.line) for r in self.cpuid if (r.leaf, r.subleaf) == (leaf, subleaf)
+                 and (value := r.bits(register, high, low)) is not None]
+        return min(found, default=None)
+
     def whole(self, address: int) -> MsrReading | None:
         """A reading of the whole register."""
         return next((r for r in self.msr(address) if r.mask == M64), None)
@@ -85,11 +92,6 @@ _ADDRESS = re.compile(r"(?<![\w:])0x([0-9a-fA-F]{1,8})\b")
 _FIELD = re.compile(r"(?:-f *)(\d{1,2}):(\d{1,2})")
 _CPU = re.compile(r"-p *(\d{1,4})")
 _VALUE = re.compile(r"^(?:0x)?([0-9a-fA-F]{1,16})$")
-_MSR_LINE = re.compile(
-    r"^(?:[-*] )?(?:MSR\s*)?\(?(?:0x(?P<address>[0-9a-fA-F]{2,8})|(?P<name>(?:IA32|MSR|SGX)_[A-Z0-9_]{3,40}))\)?"
-    r"(?:\s*\(?0x[0-9a-fA-F]{2,8}\)?)?(?:\s+(?:IA32|MSR)_[A-Z0-9_]+)?"
-    r"\s*(?:\[(?P<high>\d{1,2})(?::(?P<low>\d{1,2}))?\]|bits? (?P<bit>\d{1,2})(?:[:-](?P<bitlow>\d{1,2}))?)?"
-    r"\s*(?:\([^)]{0,60}\))?\s*[:=]\s*(?P<x>0x)?(?P<value>[0-9a-fA-F]{1,16})\s*$", re.IGNORECASE)
 _REPORT: tuple[tuple[re.Pattern[str], int, int, int], ...] = tuple(
     (re.compile(rf"^{name}(?: bit)?:\s*(?:0x)?([0-9a-fA-F]{{1,16}})\b", re.IGNORECASE), address, high, low)
     for name, address, high, low in (
@@ -123,6 +125,7 @@ class _Reader:
         self.asked: tuple[int, int, int, int | None, str] | None = None
         self.decimal = False
         self.file = ""
+        self.cpuid = CpuidReader()
 
     def lines(self, lines: Iterable[str]) -> Iterator[str]:
         """Pass lines through."""
@@ -146,7 +149,7 @@ class _Reader:
         elif (found := _HEADER.match(text)) is not None:
             self.file = found[1] or found[2]
             return
-        elif self._report(text) or self._msr_line(text):
+        elif self._report(text) or self._msr_line(text) or self._cpuid_line(text):
             pass
         elif (found := _NO_MSR.match(text)) is not None:
             self.e.unreadable.setdefault(int(found[1], 16), text)
@@ -203,24 +206,16 @@ class _Reader:
         return False
 
     def _msr_line(self, text: str) -> bool:
-        found = _MSR_LINE.match(text)
+        found = msr_line(text)
         if found is None:
             return False
-        if found["address"]:
-            address = int(found["address"], 16)
-        else:
-            name = found["name"].upper()
-            held = BY_NAME.get(name)
-            address = held.address if held else next((a for a, m in UNMODELLED.items() if m.name == name), -1)
-        if address not in MSRS and address not in UNMODELLED:
-            return False
-        high = found["high"] or found["bit"]
-        low = found["low"] or found["bitlow"] or high
-        span = (int(high), int(low)) if high else (63, 0)
-        if not 63 >= span[0] >= span[1]:
-            return False
-        self._add(address, int(found["value"], 16), *span, None, text)
+        self._add(found.address, found.value, found.high, found.low, None, text)
         return True
+
+    def _cpuid_line(self, text: str) -> bool:
+        found = self.cpuid.line(text)
+        self.e.cpuid += found[: MAX_READINGS - len(self.e.cpuid)]
+        return bool(found)
 
     def _command_line(self, text: str, line: str) -> None:
         self.e.cmdline, self.e.cmdline_line = text, line[:200]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from seamref.diagnose.calls import FailedCall, Situation, explain_call, registers_of
 from seamref.diagnose.identity import Identity, identify_text, parse_build
 from seamref.diagnose.lines import MAX_LINE, RELATED, LineForm, match_form, strip_prefix
-from seamref.diagnose.msrs import describe
+from seamref.diagnose.msrs import bits_of, derived, describe, msr_line, name_of
 from seamref.diagnose.names import (
     BIT63,
     ERRNO_BY_TEXT,
@@ -415,6 +415,8 @@ def _unformed(message: str, at: Situation) -> list[Explanation]:
         return []
     if whole is not None:
         return whole
+    if (register := _msr(message)) is not None:
+        return [register]
     if (dump := _RAX.search(message)) is not None and is_error_status(value := int(dump[1], 16)):
         return [replace(e, what=f"RAX = {e.what}") for e in explain_value(value)]
     if (fw := _FW_IN_LINE.search(message)) is not None:
@@ -426,6 +428,21 @@ def _unformed(message: str, at: Situation) -> list[Explanation]:
     if (status := _status_in(message)):
         return status
     return _foreign(message)
+
+
+def _msr(message: str) -> Explanation | None:
+    """``0x1401: value``, the form of register lists: the MSR's fields; of a part only the fields inside it."""
+    found = msr_line(message)
+    if found is None:
+        return None
+    part = "" if (found.high, found.low) == (63, 0) else f"[{found.high}:{found.low}]"
+    value = found.value << found.low
+    fields = [str(line).strip() for line in bits_of(found.address, value)
+              if found.high >= line.bit.high and line.bit.low >= found.low]
+    return Explanation(f"{name_of(found.address)}{part} (MSR 0x{found.address:X}) = 0x{found.value:X}", "the processor",
+                       fields=(*fields, *(() if part else derived(found.address, found.value))), advice="python -m "
+                       "seamref doctor reads all that were given, in order", kind=Kind.VALUE, stated=(
+                           Stated("msr", found.address, message),))
 
 
 def _names_in(message: str) -> list[Explanation]:

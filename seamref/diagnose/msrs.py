@@ -224,3 +224,42 @@ def derived(address: int, value: int) -> list[str]:
             return [f"KeyIDs: {(1 << (k - p)) - 1} shared, {(1 << k) - (1 << (k - p)) if p else 0} TDX private"]
         case _:
             return []
+
+
+# --- lines that state a register --------------------------------------------------------------------------------
+
+_MSR_LINE = re.compile(
+    r"^(?:[-*] )?(?:MSR\s*)?\(?(?:0x(?P<address>[0-9a-fA-F]{2,8})|(?P<name>(?:IA32|MSR|SGX)_[A-Z0-9_]{3,40}))\)?"
+    r"(?:\s*\(?0x[0-9a-fA-F]{2,8}\)?)?(?:\s+(?:IA32|MSR)_[A-Z0-9_]+)?"
+    r"\s*(?:\[(?P<high>\d{1,2})(?::(?P<low>\d{1,2}))?\]|bits? (?P<bit>\d{1,2})(?:[:-](?P<bitlow>\d{1,2}))?)?"
+    r"\s*(?:\([^)]{0,60}\))?\s*[:=]\s*(?P<x>0x)?(?P<value>[0-9a-fA-F]{1,16})\s*$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class MsrLine:
+    """``0x1401: 0xfffff8000c00``, ``IA32_SEAMRR_PHYS_MASK[11] = 1``: a register, and bits ``high:low`` of it."""
+
+    address: int
+    value: int
+    high: int
+    low: int
+
+
+def msr_line(text: str) -> MsrLine | None:
+    """A line that states a known MSR by number or name; ``None`` for any other, and for a value that does not fit."""
+    found = _MSR_LINE.match(text)
+    if found is None:
+        return None
+    if found["address"]:
+        address = int(found["address"], 16)
+    else:
+        name = found["name"].upper()
+        held = registers.BY_NAME.get(name)
+        address = held.address if held else next((a for a, m in UNMODELLED.items() if m.name == name), -1)
+    high = found["high"] or found["bit"]
+    low = found["low"] or found["bitlow"] or high
+    span = (int(high), int(low)) if high else (63, 0)
+    value = int(found["value"], 16)
+    if (address not in MSRS and address not in UNMODELLED) or not 63 >= span[0] >= span[1]:
+        return None
+    return None if value >> (span[0] - span[1] + 1) else MsrLine(address, value, *span)

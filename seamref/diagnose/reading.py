@@ -34,7 +34,7 @@ class Stated:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """One reading of what was given."""
+    """One reading of what was given; ``fields``: of a register's value, part by part."""
 
     what: str
     component: str
@@ -46,6 +46,7 @@ class Explanation:
     form: str = ""
     kernels: str = ""
     stated: tuple[Stated, ...] = ()
+    fields: tuple[str, ...] = ()
 
     @property
     def known(self) -> bool:
@@ -59,6 +60,7 @@ class Explanation:
             shown = self.clauses[:8]
             more = f" and {len(self.clauses) - 8} more" if len(self.clauses) > 8 else ""
             lines.append(f"  clause       {', '.join(shown)}{more}")
+        lines += [f"  {'fields' if i == 0 else '':12} {line}" for i, line in enumerate(self.fields)]
         lines += [f"  {'likely cause' if i == 0 else '':12} {cause}" for i, cause in enumerate(self.causes)]
         if self.recoverable:
             lines.append(f"  recoverable  {self.recoverable}")
@@ -71,6 +73,7 @@ class Explanation:
         return {
             "what": self.what, "component": self.component, "kind": self.kind.name.lower(), "known": self.known,
             "form": self.form or None, "kernels": self.kernels or None, "clauses": list(self.clauses),
+            "fields": list(self.fields),
             "causes": list(self.causes), "recoverable": self.recoverable or None, "advice": self.advice or None,
             "stated": [{"what": s.what, "value": str(s.value) if s.value < 0 else f"0x{s.value:x}", "text": s.text}
                        for s in self.stated],

@@ -27,6 +27,8 @@ EXPECTED: dict[str, tuple[Link, str] | None] = {
     "bios_tme_off": (Link.BIOS, "EVIDENCE.tme"), "bios_no_keyids_merged": (Link.BIOS, "LOG.no_host_platform"),
     "bios_few_keyids": (Link.BIOS, "LOG.few_keyids"), "bios_kvm_no_keyids_6_16": (Link.BIOS, "LOG.no_keyids"),
     "bios_split_zero": (Link.BIOS, "EVIDENCE.keyids"), "vm_not_bare_metal": (Link.BIOS, "EVIDENCE.virtual"),
+    "cpuid_vm_decoded": (Link.BIOS, "EVIDENCE.virtual"), "cpuid_inside_td": (Link.BIOS, "EVIDENCE.virtual"),
+    "cpuid_no_tme_raw": (Link.BIOS, "EVIDENCE.no_feature"), "cpuid_module_demand": (Link.MODULE, "CALL.cpuid"),
     "mcheck_error": (Link.MCHECK, "EVIDENCE.mcheck"),
     "seamrr_gp_6_5": (Link.SEAMRR, "LOG.not_enabled"), "seamrr_firmware_bug": (Link.SEAMRR, "LOG.not_enabled"),
     "seamrr_silent_msr": (Link.SEAMRR, "EVIDENCE.seamrr"),
