@@ -1,6 +1,8 @@
 """What a clause demands, where that is said, how well it is known, and which functions carry it.
 
-Without an id every clause is listed; with one, or a part of one, those that match.
+Without an id every clause is listed; with one, or a part of one, those that match.  --mark keeps those that are known
+in one way: *stated* (a document or a published source says it), *measured* (somebody ran silicon or the published
+code), *chosen* (nobody says, and this project decided).
 """
 
 from __future__ import annotations
@@ -10,12 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from seamref.spec import Mark
+
 HELP = "a clause: what it says, its public source, who implements it"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("id", metavar="ID", nargs="?", help="such as SEAMCALL.cpl, or a part such as INSTALL.params")
+    parser.add_argument("--mark", choices=[mark.value for mark in Mark], help="only those that are known in this way")
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
@@ -49,6 +54,12 @@ def run(args: argparse.Namespace) -> int:
         chosen = [args.id]
     else:
         chosen = [id for id in sorted(CLAUSES) if args.id.lower() in id.lower()]
+    if chosen and args.mark is not None:
+        found, chosen = chosen, [id for id in chosen if CLAUSES[id].mark.value == args.mark]
+        if not chosen:
+            marks = sorted({CLAUSES[id].mark.value for id in found})
+            what = f"clause {found[0]} is" if len(found) == 1 else f"the {len(found)} clauses found are"
+            raise SeamrefError(f"none is {args.mark}: {what} {' or '.join(marks)}")
     if not chosen:
         raise SeamrefError(f"no clause {args.id!r} (without an id, all are listed)")
     rows = {row.id: (table.name, i) for table in TABLES.values() for i, row in enumerate(table, 1)}

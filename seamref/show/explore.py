@@ -17,7 +17,10 @@ TONES = ("blue", "red", "teal", "violet", "amber")
 
 
 def run_picture(found: Counterexample, title: str = "") -> Html:
-    """A counterexample: actors across, time down; neighbouring steps of one actor are joined."""
+    """A counterexample: actors across, time down; neighbouring steps of one actor are joined.
+
+    The title says *shortest* only where the explorer has shown that no shorter run breaks the property.
+    """
     steps: list[Step] = []
     for line in told(found):
         if line.fault:
@@ -26,7 +29,7 @@ def run_picture(found: Counterexample, title: str = "") -> Html:
     steps.append(Note(found.wrong, "red"))
     lanes = sorted({did.actor: did.name for did in found.steps}.items())
     return sequence(steps, lanes=[name for _, name in lanes],
-                    title=title or f"The shortest run that breaks {found.broken}")
+                    title=title or f"{'The shortest' if found.shortest else 'A'} run that breaks {found.broken}")
 
 
 def verdict_table(results: Sequence[Result], caption: str = "") -> Table:

@@ -277,6 +277,28 @@ def test_clause_says_source_and_who_implements_it(capsys: pytest.CaptureFixture[
     assert len(everything) > 300
 
 
+@pytest.mark.parametrize("mark", ["stated", "measured", "chosen"])
+def test_clause_mark_lists_what_is_known_in_one_way_and_nothing_else(
+    mark: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = json.loads(ran(capsys, "clause", "--mark", mark, "--json")[1])["clauses"]
+    every = json.loads(ran(capsys, "clause", "--json")[1])["clauses"]
+    assert held and held == [row for row in every if row["mark"] == mark]
+    code, out, _ = ran(capsys, "clause", "--mark", mark)
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == [row["id"] for row in held]
+
+
+def test_clause_mark_narrows_a_part_of_an_id_and_says_when_nothing_is_left(capsys: pytest.CaptureFixture[str]) -> None:
+    held = json.loads(ran(capsys, "clause", "INSTALL.manifest", "--mark", "measured", "--json")[1])["clauses"]
+    assert held and {row["mark"] for row in held} == {"measured"}
+    assert all("INSTALL.manifest" in row["id"] for row in held)
+    assert ran(capsys, "clause", "ACM.signed", "--mark", "chosen")[0] == 0
+    assert "none is measured: clause ACM.signed is chosen" in complaint(
+        capsys, "clause", "ACM.signed", "--mark", "measured")
+    assert "no clause 'NO.SUCH'" in complaint(capsys, "clause", "NO.SUCH", "--mark", "stated")
+
+
 # --- plan
 
 

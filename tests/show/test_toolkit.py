@@ -423,3 +423,16 @@ def test_a_result_reads_as_words_whatever_it_is() -> None:
     assert result_text(VmxError.ENTRY_INVALID_HOST_STATE) == "ENTRY_INVALID_HOST_STATE (8)"
     assert result_text(Stop("why", 2)) == "Stop: why, 2"
     assert [row[3] for row in check_table(SEAMRET).rows][-2:] == ["VM-entry failure 33", "VM-entry failure 34"]
+
+
+@pytest.mark.parametrize("sure", [True, False])
+def test_run_picture_calls_a_run_the_shortest_only_where_that_was_shown(sure: bool) -> None:
+    from dataclasses import replace
+
+    from seamref.explore import explore
+    from seamref.show.explore import run_picture
+
+    found = explore("update-without-lock", properties=["nobody-collides"], shortest=False).counterexample()
+    drawn = run_picture(replace(found, shortest=sure)).html
+    assert ("The shortest run that breaks nobody-collides" in drawn) is sure
+    assert "run that breaks nobody-collides" in drawn
