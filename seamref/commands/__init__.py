@@ -40,6 +40,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "explain": ("explain 0xC000010000000001", "explain -- -ENODEV",
                 'explain "seamldr: SEAMCALL (0x8000000000000001) failed: 0x8000000000020000"'),
     "explore": ("explore", "explore update --cpus 3 --fault nmi"),
+    "export": ("export kit", "export kit --small", "export kit --only seamcall --only layouts", "export --list"),
     "failures": ("failures", "failures --series v3"),
     "identify": ("identify 0x010C", 'identify "build_date 20240725, build_num 784"'),
     "inspect": ("inspect module.blob", "inspect --json tdx_module.sigstruct"),

@@ -1,0 +1,21 @@
+"""The sets of the kit, one module each: what is asked, and how the machine answers."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from seamref.errors import SeamrefError
+from seamref.export.form import VectorSet
+
+NAMES: tuple[str, ...] = (
+    "seamcall",
+)
+"""The sets in their order; each is the object ``SET`` of the module of its name."""
+
+
+def load(name: str) -> VectorSet:
+    """A set by its name."""
+    if name not in NAMES:
+        raise SeamrefError(f"no set {name!r}; there are {', '.join(NAMES)}")
+    found: VectorSet = import_module(f"seamref.export.sets.{name.replace('-', '_')}").SET
+    return found

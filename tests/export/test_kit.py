@@ -1,0 +1,74 @@
+"""The kit holds what it says: its own schemas, the same bytes every time, nothing but its own files touched."""
+
+from __future__ import annotations
+
+import json
+
+import jsonschema
+import pytest
+
+from seamref.export import form, kit, sets
+from seamref.export.tables import TABLES
+
+INSTRUCTION_SETS = [name for name in sets.NAMES]
+
+
+@pytest.fixture(scope="module")
+def small() -> dict[str, bytes]:
+    return kit.kit(small=True)
+
+
+def check(schema: dict, document: dict) -> None:
+    jsonschema.Draft202012Validator.check_schema(schema)
+    errors = list(jsonschema.Draft202012Validator(schema).iter_errors(document))
+    assert not errors, [(list(e.absolute_path), e.message[:200]) for e in errors[:3]]
+
+
+def test_every_file_validates_against_its_schema(small):
+    index = json.loads(small["index.json"])
+    check(json.loads(small["index.schema.json"]), index)
+    assert [row["set"] for row in index["sets"]] == list(kit.set_names())
+    for row in index["sets"]:
+        document = json.loads(small[row["file"]])
+        check(json.loads(small[row["schema"]]), document)
+        assert row["readme"] in small
+        assert row["tests"] == len(document["tests" if row["kind"] == "vectors" else "rows"]) > 0
+
+
+def test_a_schema_refuses_what_is_not_of_the_form(small):
+    document = json.loads(small["seamcall/vectors.json"])
+    schema = jsonschema.Draft202012Validator(json.loads(small["seamcall/schema.json"]))
+    document["tests"][0]["input"]["vmx"] = 1
+    assert not schema.is_valid(document)
+
+
+@pytest.mark.parametrize("name", sets.NAMES)
+def test_the_machine_answers_a_stored_test_as_it_is_stored(small, name):
+    document = json.loads(small[f"{name}/vectors.json"])
+    which = sets.load(name)
+    found = [line for test in document["tests"] for line in form.differences(which, test)]
+    assert not found, found[:5]
+
+
+@pytest.mark.parametrize("name", sets.NAMES)
+def test_each_revision_is_in_exactly_one_answer(small, name):
+    document = json.loads(small[f"{name}/vectors.json"])
+    for test in document["tests"]:
+        assert sorted(r for a in test["answers"] for r in a["revisions"]) == sorted(document["revisions"]), test["id"]
+        assert set(test["flags"]) <= set(document["clauses"])
+
+
+def test_layouts_have_no_gaps_and_name_known_structures():
+    rows = list(next(t for t in TABLES if t.name == "layouts").rows())
+    names = {row["name"] for row in rows}
+    for row in rows:
+        at = 0
+        for field in row["fields"]:
+            assert field["offset"] == at, (row["name"], field["name"])
+            at += field["size"]
+            kind = field["type"]
+            while kind["kind"] == "array":
+                assert kind["size"] == kind["count"] * kind["of"]["size"]
+                kind = kind["of"]
+            assert kind["kind"] != "struct" or kind["struct"] in names
+        assert at == row["size"]
