@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -152,14 +152,23 @@ def sourced(source: str, mark: Mark) -> str:
     return source if mark is Mark.STATED else f"{source} ({mark.value})"
 
 
-def _revisions(applies: Any) -> str:
-    from seamref.arch.revision import REVISIONS
-
-    try:
-        names = [name for name, revision in REVISIONS.items() if applies(revision)]
-    except (AttributeError, TypeError):
-        return "some"
+def _revisions(applies: Callable[[Any], bool]) -> str:
+    """The revisions that have a row: of the processor's documents, of the loader, or of the kernel's series."""
+    names = [name for name, revision in _kinds(applies.__module__).items() if applies(revision)]
     return "a knob only" if not names else ", ".join(names)
+
+
+def _kinds(module: str) -> Mapping[str, Any]:
+    """What a table of this module is asked with, by name."""
+    from seamref.arch.revision import REVISIONS
+    from seamref.host.series import SERIES
+    from seamref.pseamldr.build import REVISIONS as LOADERS
+
+    if module.startswith("seamref.pseamldr."):
+        return {f"P-SEAMLDR {name}": name for name in LOADERS}
+    if module == "seamref.host.image":
+        return {name: name for name in SERIES}
+    return SERIES if module.startswith("seamref.host.") else REVISIONS
 
 
 def layout_table(layout: Layout, caption: str | None = None) -> Table:

@@ -436,3 +436,26 @@ def test_run_picture_calls_a_run_the_shortest_only_where_that_was_shown(sure: bo
     drawn = run_picture(replace(found, shortest=sure)).html
     assert ("The shortest run that breaks nobody-collides" in drawn) is sure
     assert "run that breaks nobody-collides" in drawn
+
+
+def test_check_table_names_revisions_of_the_kind_that_the_table_is_asked_with() -> None:
+    from seamref.arch.revision import REVISIONS
+    from seamref.host.fw_upload import SUPPORTED
+    from seamref.host.image import KERNEL_V1, KERNEL_V2
+    from seamref.host.series import SERIES
+    from seamref.pseamldr.build import REVISIONS as LOADERS
+    from seamref.pseamldr.manifest import INSTALL_MANIFEST
+
+    def said(table: Any) -> dict[str, set[str]]:
+        shown = toolkit.check_table(table)
+        return {str(row[1]): set(filter(None, row[-1].split(", "))) for row in shown.rows}
+
+    for table, known in ((INSTALL_MANIFEST, {f"P-SEAMLDR {name}": name for name in LOADERS}),
+                         (KERNEL_V1, {name: name for name in SERIES}), (KERNEL_V2, {name: name for name in SERIES}),
+                         (SUPPORTED, SERIES), (seam.SEAMCALL, REVISIONS)):
+        shown = said(table)
+        for row in table:
+            have = set() if row.applies is None else {name for name, one in known.items() if row.applies(one)}
+            assert shown[row.id] == have, row.id
+    assert said(INSTALL_MANIFEST)["INSTALL.manifest.svn"] == {"P-SEAMLDR 1.0"}
+    assert said(KERNEL_V2)["IMAGE2.header"] == {"v10", "merged"}
