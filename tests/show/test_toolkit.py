@@ -446,15 +446,15 @@ def test_check_table_names_revisions_of_the_kind_that_the_table_is_asked_with() 
     from seamref.pseamldr.build import REVISIONS as LOADERS
     from seamref.pseamldr.manifest import INSTALL_MANIFEST
 
-    def said(table: Any) -> dict[str, set[str]]:
-        shown = toolkit.check_table(table)
+    def said(checks: Any) -> dict[str, set[str]]:
+        shown = toolkit.check_table(checks)
         return {str(row[1]): set(filter(None, row[-1].split(", "))) for row in shown.rows}
 
-    for table, known in ((INSTALL_MANIFEST, {f"P-SEAMLDR {name}": name for name in LOADERS}),
+    for checks, known in ((INSTALL_MANIFEST, {f"P-SEAMLDR {name}": name for name in LOADERS}),
                          (KERNEL_V1, {name: name for name in SERIES}), (KERNEL_V2, {name: name for name in SERIES}),
                          (SUPPORTED, SERIES), (seam.SEAMCALL, REVISIONS)):
-        shown = said(table)
-        for row in table:
+        shown = said(checks)
+        for row in checks:
             have = set() if row.applies is None else {name for name, one in known.items() if row.applies(one)}
             assert shown[row.id] == have, row.id
     assert said(INSTALL_MANIFEST)["INSTALL.manifest.svn"] == {"P-SEAMLDR 1.0"}
