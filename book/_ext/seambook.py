@@ -160,6 +160,28 @@ SHOWN = re.compile(r'<div class="seam-src"><div class="seam-src-title">([\w/]+)\
 HEADING = re.compile(r"<h[1-6][^>]*>(.*?)<a\b|<h[1-6][^>]*>(.*?)</h[1-6]>", re.DOTALL)
 
 
+LEVELS = re.compile(r"<(/?)h([1-6])\b")
+
+
+def levelled(body: str) -> str:
+    """No heading skips a level: an output says h3 wherever its chapter puts it, below a page's title too."""
+    open_: list[tuple[int, int]] = []  # the headings above this one: level as written, level as it stands
+    end = 0
+
+    def one(found: re.Match[str]) -> str:
+        nonlocal end
+        if found.group(1):
+            return f"</h{end}"
+        level = int(found.group(2))
+        while open_ and open_[-1][0] >= level:
+            open_.pop()
+        end = open_[-1][1] + 1 if open_ else level
+        open_.append((level, end))
+        return f"<h{end}"
+
+    return LEVELS.sub(one, body)
+
+
 class Writer:
     """One page on its way out."""
 
@@ -181,7 +203,7 @@ class Writer:
         body = re.sub(r'<span class="seam-cite-of">([^<]*)</span>', lambda m: self.cite(unescape(m.group(1))), body)
         body = re.sub(r'<p class="seam-used" data-clause="([^"]+)"></p>', lambda m: self._used(unescape(m.group(1))),
                       body)
-        return self._references(body)
+        return levelled(self._references(body))
 
     # --- boxes that scroll, and what hides
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,6 +15,9 @@ import chapters
 from built import BuiltBook
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "book" / "_ext"))
+import seambook  # noqa: E402
+
 # Attributes whose address a browser fetches by itself; href of <a> is a place the reader may choose to go to.
 LOADING = {
     ("script", "src"),
@@ -134,6 +138,27 @@ def test_every_link_inside_the_book_leads_somewhere(built_book: BuiltBook) -> No
             elif place and target in known and place not in known[target].places:
                 broken.append(f"{path.name}: {address} (no such place)")
     assert broken == []
+
+
+def skipped(text: str) -> list[str]:
+    """Headings that stand more than one level below the one before them."""
+    article = text.partition('<article class="bd-article">')[2].partition("</article>")[0]
+    found = re.findall(r"<h([1-6])\b[^>]*>(.*?)</h\1>", article, re.DOTALL)
+    levels = [0, *(int(level) for level, _ in found)]
+    return [said for (_, said), before, level in zip(found, levels, levels[1:], strict=False) if level > before + 1]
+
+
+def test_no_heading_skips_a_level(built_book: BuiltBook) -> None:
+    texts = {name: (built_book.html / f"{name}.html").read_text(encoding="utf-8") for name in chapters.toc_entries()}
+    assert {name: found for name, text in texts.items() if (found := skipped(text))} == {}
+    assert all('<article class="bd-article">' in text for text in texts.values())
+
+
+def test_a_heading_that_skips_a_level_is_noticed_and_levelled() -> None:
+    written = "<h1>a</h1><h3 id='b'>b</h3><h4>c</h4><h3>d</h3><h2>e</h2><h3>f</h3>"
+    assert skipped(f'<article class="bd-article">{written}</article>') == ["b"]
+    assert seambook.levelled(written) == (
+        "<h1>a</h1><h2 id='b'>b</h2><h3>c</h3><h2>d</h2><h2>e</h2><h3>f</h3>")
 
 
 def local_targets(path: Path, addresses: list[str]) -> Iterator[tuple[str, Path]]:
