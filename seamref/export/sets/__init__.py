@@ -9,6 +9,13 @@ from seamref.export.form import VectorSet
 
 NAMES: tuple[str, ...] = (
     "seamcall",
+    "seamret",
+    "seamops",
+    "tdcall",
+    "msr",
+    "memory-access",
+    "enteraccs",
+    "events",
 )
 """The sets in their order; each is the object ``SET`` of the module of its name."""
 
