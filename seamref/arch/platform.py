@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b, shake_128
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seamref.arch import msr as msrs
 from seamref.arch.lp import Lp
@@ -32,6 +32,9 @@ from seamref.arch.structures import SEAMEXTEND
 from seamref.arch.trace import AccessDenied, Event, SeamextendWritten
 from seamref.errors import SeamrefError, TopologyError
 from seamref.spec import Check
+
+if TYPE_CHECKING:
+    from seamref.arch.software import StandIn
 
 VMX_MSRS: Mapping[int, int] = {
     0x480: 0x00DA050000000013,
@@ -104,7 +107,8 @@ class PlatformConfig:
     ``maxpa`` bits of physical address; ``max_keyid_bits`` KeyID bits the part supports; ``fms`` CPUID.1:EAX of each
     socket; ``cmrs`` convertible memory (base, size); ``seamdb_size`` entries; ``keyid_separate``: addresses that
     differ in KeyID bits are different memory (how the recorded vectors see it) instead of one DRAM;
-    ``steady_entropy``: every draw of one size gives the same bytes, so that states do not differ in who drew first.
+    ``steady_entropy``: every draw of one size gives the same bytes, so that states do not differ in who drew first;
+    ``stand_ins`` programs that run in place of code that cannot be executed here.
     """
 
     topology: Topology = field(default_factory=Topology)
@@ -121,6 +125,7 @@ class PlatformConfig:
     keyid_separate: bool = False
     seed: int = 0
     steady_entropy: bool = False
+    stand_ins: tuple[StandIn, ...] = ()
 
     def __post_init__(self) -> None:
         if not 36 <= self.maxpa <= 52:

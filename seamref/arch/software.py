@@ -73,6 +73,24 @@ class Running:
     did: str
 
 
+@dataclass(frozen=True, slots=True)
+class StandIn:
+    """A program that runs in place of code that this machine cannot execute: a genuine image's.
+
+    ``code`` the 64 bytes at the entry point by which that code is known; ``program`` the id of what runs instead, with
+    its ``parameters``; ``constants`` what the program would have read behind the stub of its own image.
+    """
+
+    code: bytes
+    program: bytes
+    constants: bytes
+    parameters: bytes = bytes(40)
+
+    def __post_init__(self) -> None:
+        if len(self.code) != STUB.size:
+            raise SeamrefError(f"StandIn.code: {len(self.code)} bytes, must be {STUB.size}")
+
+
 StepOutcome: TypeAlias = Running | Left | Guest | Shutdown | Fault | VmFailInvalid | VmFailValid | EntryFailed
 """A program's step.  Everything but ``Running`` ends its stay in SEAM root, or the processor."""
 
@@ -139,6 +157,8 @@ def fetch_program(platform: Platform, lp: Lp) -> tuple[Program, bytes] | Fault:
     if isinstance(data, Fault):
         return data
     is_stub, id, parameters = _stub_of(data)
+    if not is_stub and (instead := stand_in(platform, data)) is not None:
+        is_stub, id, parameters = True, instead.program, instead.parameters
     program = PROGRAMS.get(id)
     if not is_stub or program is None:
         raise NotModelled(
@@ -146,6 +166,11 @@ def fetch_program(platform: Platform, lp: Lp) -> tuple[Program, bytes] | Fault:
             "SEAM.fetch",
         )
     return program, parameters
+
+
+def stand_in(platform: Platform, code: bytes) -> StandIn | None:
+    """What was appointed to run in place of the code that starts with these 64 bytes; mostly nothing."""
+    return next((instead for instead in platform.config.stand_ins if instead.code == code), None)
 
 
 @lru_cache(maxsize=64)

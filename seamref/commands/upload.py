@@ -1,7 +1,8 @@
 """Update the TDX module the way a user does, on a machine booted for this, and show the terminal.
 
-IMAGE is a file with a TDX-BLOB (it must be one of the minted test modules: no other code can run here) or the name of
-a module build.  Without IMAGE, 1.5.16 is uploaded over a running 1.5.05.
+IMAGE is a file with a TDX-BLOB or the name of a module build.  Without IMAGE, 1.5.16 is uploaded over a running
+1.5.05.  The code of a genuine image cannot run here: P-SEAMLDR works on the file's own bytes, and behind INSTALL the
+model of a build runs in its place (of the same release, or --stands-for); the answer says so.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              "out.REGISTER; for example cpu=1,leaf=TDH.SYS.LP.INIT,rax=TDX_RND_NO_ENTROPY")
     parser.add_argument("--signer-of", metavar="FILE", help="a TDX-BLOB or sigstruct: this machine's P-SEAMLDR trusts "
                         "its signer, so that an image of another key gets through the whole host path")
+    parser.add_argument("--stands-for", metavar="BUILD", help="the module build whose model runs where the code of a "
+                        "genuine image would")
     parser.add_argument("--states", action="store_true", help="also which CPU was in which state of the update")
 
 
@@ -68,6 +71,9 @@ def run(args: argparse.Namespace) -> int:
             raise SeamrefError(f"CPU {cpu} cannot go offline")
     if trusted is not None:
         trust_signer(host.platform, signer_of(trusted))
+    stands = None if args.image in BUILDS else _appoint(host, data, args.stands_for)
+    if args.stands_for and stands is None:
+        raise SeamrefError(f"--stands-for: this machine runs the code of {args.image} itself")
     if rules:
         host.set(script=Script(rules))
     name = f"tdx_module_{args.image}.blob" if args.image in BUILDS else Path(args.image).name
@@ -80,6 +86,8 @@ def run(args: argparse.Namespace) -> int:
     note = None if args.signer_of else foreign_signer(data)
     if note:
         print(f"note: {note}")
+    if stands:
+        print(f"note: {stands}")
     try:
         print(shell.session(*session[:-4]))
     except NotModelled as gap:
@@ -94,10 +102,31 @@ def run(args: argparse.Namespace) -> int:
     return 0 if good and host.state.module.initialized else 1
 
 
+def _appoint(host: Host, data: bytes, build: str | None) -> str | None:
+    """Let a model stand for code that cannot run here; what stands for what, ``None`` when nothing has to.
+
+    A file that the host path refuses anyway, and a release without a model, go on without one.
+    """
+    from seamref.errors import SeamrefError
+    from seamref.host.stand_in import appoint, stand_in_for
+
+    try:
+        appointed = stand_in_for(data, build)
+    except SeamrefError:
+        if build is not None:
+            raise
+        return None
+    if appointed is None:
+        return None
+    appoint(host.platform, appointed)
+    return appointed.says
+
+
 def _unknown_code(host: Host, gap: Exception) -> int:
     """The loader took an image whose code is nobody's here."""
     print("\n".join(host.state.dmesg))
-    print(f"P-SEAMLDR took the image; its own code cannot run on this machine ({gap})")
+    print(f"P-SEAMLDR took the image; its own code cannot run on this machine ({gap}); --stands-for BUILD lets a "
+          "model run in its place")
     return 1
 
 

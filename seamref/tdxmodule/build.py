@@ -7,10 +7,16 @@ the documents know for an update.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
+from seamref.arch.software import STUB, stand_in
 from seamref.errors import SeamrefError
 from seamref.layout import Bit, Bits, Field, Layout, Record, reserved, u8, u16, u32
+
+if TYPE_CHECKING:
+    from seamref.arch.platform import Platform
 
 FEATURES0 = (
     Bit("TD_MIGRATION", 0, 0), Bit("TD_PRESERVING", 1, 1, "run-time update"), Bit("SERVICE_TD", 2, 2),
@@ -176,3 +182,10 @@ def get_build(name: str) -> Build:
 def decode_build(data: bytes) -> Record:
     """The build constants of an image, from the bytes behind its stub."""
     return TDX_MODULE_BUILD.decode(data)
+
+
+def read_build(platform: Platform, read: Callable[[int, int], bytes], at: int) -> Record:
+    """The build constants of the module whose entry point is ``at``; a stand-in brings its own."""
+    if platform.config.stand_ins and (instead := stand_in(platform, read(at, STUB.size))) is not None:
+        return TDX_MODULE_BUILD.decode(instead.constants)
+    return TDX_MODULE_BUILD.decode(read(at + STUB.size, TDX_MODULE_BUILD.size))

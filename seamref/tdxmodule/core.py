@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from seamref.arch.lp import GPRS, Lp
 from seamref.arch.outcome import Guest
-from seamref.arch.software import STUB, Port, Running, StepOutcome, Ud2
+from seamref.arch.software import Port, Running, StepOutcome, Ud2
 from seamref.arch.structures import SYS_INFO_TABLE
 from seamref.arch.trace import Step
 from seamref.arch.vmcs import BY_NAME
@@ -22,7 +22,7 @@ from seamref.arch.vmx import vmread, vmwrite
 from seamref.errors import SeamrefError
 from seamref.layout import Array, Bits, FieldType, Int, Layout, Raw, Record
 from seamref.spec import CheckTable, implements
-from seamref.tdxmodule.build import DETECT_AFTER_UPDATE, TD_PRESERVING, TDX_MODULE_BUILD
+from seamref.tdxmodule.build import DETECT_AFTER_UPDATE, TD_PRESERVING, read_build
 from seamref.tdxmodule.status import SUCCESS, Operand, Result, Status
 from seamref.tdxmodule.structures import (
     GLOBAL_DATA,
@@ -257,7 +257,7 @@ class Call:
         self.local = View(LOCAL_DATA, self.linear, lp.gs_base)
         self.table = View(SYS_INFO_TABLE, self.linear, self.local.num("sysinfo"))
         self.glob = View(GLOBAL_DATA, self.linear, self.local.num("global"))
-        self.build: Record = TDX_MODULE_BUILD.decode(self.linear.read(lp.rip + STUB.size, TDX_MODULE_BUILD.size))
+        self.build: Record = read_build(platform, self.linear.read, lp.rip)
         self.found = 0
         self.held: list[Lock] = []
         self.fixed: dict[str, int] = {}

@@ -69,13 +69,12 @@ class Look:
     @property
     def build(self) -> Record:
         """Build constants of the installed image, found through the transfer VMCS's host RIP."""
-        from seamref.arch.software import STUB
         from seamref.arch.vmcs import get
-        from seamref.tdxmodule.build import TDX_MODULE_BUILD
+        from seamref.tdxmodule.build import read_build
 
         vmcs = self.dram.read(self.table.base + PAGE, PAGE)
         at = self.code + get(vmcs, "host_rip") - self.table.num("code_rgn_base")
-        return TDX_MODULE_BUILD.decode(self.dram.read(at + STUB.size, TDX_MODULE_BUILD.size))
+        return read_build(self.platform, self.dram.read, at)
 
     @property
     def handoff_size(self) -> int:

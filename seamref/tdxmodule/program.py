@@ -19,7 +19,6 @@ from seamref.arch.msr import SPEC_CTRL, wrmsr
 from seamref.arch.outcome import ExitReason, Guest
 from seamref.arch.seam import seam_cvp, seamret
 from seamref.arch.software import (
-    STUB,
     TDX_MODULE_PROGRAM,
     Port,
     Running,
@@ -31,7 +30,7 @@ from seamref.arch.structures import SYS_INFO_TABLE
 from seamref.errors import NotModelled
 from seamref.spec import Check, CheckTable, implements
 from seamref.tdxmodule import metadata, run, system, td
-from seamref.tdxmodule.build import TDX_MODULE_BUILD
+from seamref.tdxmodule.build import read_build
 from seamref.tdxmodule.core import (
     LEAVES,
     Answer,
@@ -214,7 +213,7 @@ class TdxModule:
             if name != "rsp":
                 setattr(lp, name, 0)
         if local.num("sysinfo") == 0:
-            find_data(lp, linear, local)
+            find_data(platform, lp, linear, local)
         if vmcs_field(platform, lp, "exit_reason") & 0xFFFF != ExitReason.SEAMCALL:
             raise Ud2("entered for another reason than SEAMCALL")
         local.set("busy", 1)
@@ -285,10 +284,10 @@ def _leaf(call: Call) -> Leaf:
 
 @implements("MODULE.find_data", "first entry on a processor: local data from GS base, table from FS base, global data "
             "behind the N processor blocks", "TDXM tdx_vmm_dispatcher.c")
-def find_data(lp: Lp, linear: Linear, local: View) -> None:
+def find_data(platform: Platform, lp: Lp, linear: Linear, local: View) -> None:
     """MODULE.find_data: pointers computed once and cached in local data."""
     table = View(SYS_INFO_TABLE, linear, lp.fs_base)
-    build = TDX_MODULE_BUILD.decode(linear.read(lp.rip + STUB.size, TDX_MODULE_BUILD.size))
+    build = read_build(platform, linear.read, lp.rip)
     first = table.num("data_rgn_base") + handoff_bytes(table, build)
     size = (table.num("num_tls_pages") + 1) * PAGE
     local.set("lp_id", (lp.gs_base - first) // size & 0xFFFFFFFF)

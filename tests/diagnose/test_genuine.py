@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,11 @@ from seamref.cli import main
 from seamref.errors import SeamrefError
 from seamref.host.image import V1, V2, build
 from seamref.host.inspection import inspect_file
+from seamref.host.releases import RELEASES
+from seamref.host.stand_in import stand_in_for
 from seamref.host.verify import Target, signer_of
+from seamref.pseamldr.sigstruct import image_hash
+from seamref.tdxmodule.build import BUILDS
 
 IMAGE = mint.module_image("1.5.16")
 FOREIGN = mint.sigstruct(IMAGE, key=mint.OTHER_KEY)
@@ -87,6 +92,49 @@ def test_upload__code_of_nobody_is_said_to_be_that(tmp_path: Path, capsys: pytes
     file.write_bytes(build(mint.sigstruct(image, key=mint.OTHER_KEY), image, V2))
     code, text = run(capsys, "upload", str(file), "--tds", "0", "--signer-of", str(file))
     assert code == 1 and "its own code cannot run on this machine" in text, text
+
+
+def genuine(tmp_path: Path, **fields: int) -> tuple[Path, bytes]:
+    """A file whose code this machine does not know, signed by another key."""
+    at = int.from_bytes(IMAGE[24:32], "little")
+    image = IMAGE[:at] + b"\x65\x48\x89\x04\x25" + IMAGE[at + 5 :]
+    sigstruct = mint.sigstruct(image, key=mint.OTHER_KEY, rip_offset=at, **fields)
+    file = tmp_path / "genuine.blob"
+    file.write_bytes(build(sigstruct, image, V2))
+    return file, image
+
+
+def test_UPLOAD_stand_in__a_genuine_image_goes_through_the_whole_host_path(tmp_path: Path,
+                                                                         capsys: pytest.CaptureFixture[str]) -> None:
+    file, _ = genuine(tmp_path)
+    code, text = run(capsys, "upload", str(file), "--signer-of", str(file), "--stands-for", "1.5.16")
+    assert code == 0 and "1.5.16" in text and "model of build 1.5.16 runs in its place" in text, text
+    assert "an image of no known release" in text and "TD 0: counted to" in text
+    code, text = run(capsys, "upload", "1.5.16", "--stands-for", "1.5.16")
+    assert code == 2 and "runs the code of 1.5.16 itself" in text
+    code, text = run(capsys, "upload", str(file), "--signer-of", str(file), "--stands-for", "9.9")
+    assert code == 2 and "no TDX module build" in text
+
+
+def test_UPLOAD_stand_in__a_known_release_needs_no_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                        capsys: pytest.CaptureFixture[str]) -> None:
+    file, image = genuine(tmp_path)
+    known = replace(RELEASES["1.5.16"], seamhash=image_hash(image).hex())
+    monkeypatch.setitem(RELEASES, "1.5.16", known)
+    code, text = run(capsys, "upload", str(file), "--signer-of", str(file), "--tds", "0")
+    assert code == 0 and "release 1.5.16: its own code cannot run" in text, text
+
+
+def test_UPLOAD_stand_in__the_handoff_is_the_files_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A sigstruct that asks for another handoff version is refused, whatever build stands for its code."""
+    file, _ = genuine(tmp_path, module_hv=3, min_update_hv=3)
+    code, text = run(capsys, "upload", str(file), "--signer-of", str(file), "--stands-for", "1.5.16", "--tds", "1")
+    assert code == 1, text
+    assert stand_in_for(file.read_bytes(), "1.5.16").stand_in.constants != BUILDS["1.5.16"].constants  # type: ignore[union-attr]
+    assert stand_in_for(build(mint.sigstruct(IMAGE), IMAGE, V2)) is None
+    bad = build(mint.sigstruct(IMAGE, rip_offset=len(IMAGE) - 8), IMAGE, V2)
+    with pytest.raises(SeamrefError, match="rip_offset"):
+        stand_in_for(bad)
 
 
 def test_uefi__says_whose_key_the_machine_trusts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
