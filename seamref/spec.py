@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from functools import wraps
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar
 
 from seamref.errors import SeamrefError
 
@@ -232,14 +232,18 @@ class Check(Generic[C, R]):
     applies: Callable[[Any], bool] | None = None
 
 
+_Counted: TypeAlias = tuple[tuple[Check[C, R], Callable[[C], bool], list[int], Callable[[Any], bool] | None], ...]
+
+
 class CheckTable(Generic[C, R]):
     """Conditions in the order a document gives them.
 
     ``decide`` walks the rows and returns the first that stops, or ``None`` when all are silent.  Rows whose
-    ``applies`` refuses the revision are skipped and not counted.
+    ``applies`` refuses the revision are skipped and not counted.  A revision that names this table in ``orders`` (an
+    implementation that leaves rows out, or asks them in another order) has exactly the rows named there.
     """
 
-    __slots__ = ("_counted", "doc", "name", "observers", "rows")
+    __slots__ = ("_counted", "_orders", "doc", "name", "observers", "rows")
 
     def __init__(self, name: str, rows: tuple[Check[C, R], ...], doc: str = "") -> None:
         if name in TABLES:
@@ -252,12 +256,26 @@ class CheckTable(Generic[C, R]):
             clause(row.id, row.says, row.source, row.mark)
             IMPLEMENTED_BY.setdefault(row.id, []).append(row.stops)
         self._counted = tuple((row, row.stops, COVERAGE[row.id], row.applies) for row in rows)
+        self._orders: dict[tuple[str, ...], _Counted[C, R]] = {}
         TABLES[name] = self
+
+    def _order_of(self, revision: object) -> _Counted[C, R]:
+        """The rows as a revision has them, each with its predicate, its counter and whom it applies to."""
+        for name, ids in getattr(revision, "orders", ()):
+            if name == self.name:
+                if ids not in self._orders:
+                    self._orders[ids] = tuple((self[id], self[id].stops, COVERAGE[id], None) for id in ids)
+                return self._orders[ids]
+        return self._counted
+
+    def in_force(self, revision: object = None) -> tuple[Check[C, R], ...]:
+        """The rows that a revision has, in its order."""
+        return tuple(row for row, _, _, applies in self._order_of(revision) if applies is None or applies(revision))
 
     def decide(self, context: C, revision: object = None) -> Check[C, R] | None:
         """The first row that stops, in order; ``None`` when every row is silent."""
         observers = self.observers
-        for row, stops, count, applies in self._counted:
+        for row, stops, count, applies in self._order_of(revision) if revision is not None else self._counted:
             if applies is not None and not applies(revision):
                 continue
             decided = stops(context)
@@ -281,11 +299,7 @@ class CheckTable(Generic[C, R]):
 
     def all_stopping(self, context: C, revision: object = None) -> list[Check[C, R]]:
         """Every row whose condition holds, the deciding one first (for tests of the order)."""
-        return [
-            row
-            for row in self.rows
-            if (row.applies is None or row.applies(revision)) and row.stops(context)
-        ]
+        return [row for row in self.in_force(revision) if row.stops(context)]
 
     def __iter__(self) -> Iterator[Check[C, R]]:
         return iter(self.rows)

@@ -72,6 +72,11 @@ class Revision:
     ``integrity``                    Li, Ci or AC
     ``denied``                       what SEAMRR memory answers outside SEAM
     ``locked_se_svn_write_gp``       WRMSR BIOS_SE_SVN after lock is #GP(0) (else ignored)
+    ``seamops_served``               bitmap of the SEAMOPS leaves that work, where it is not ``capabilities``
+    ``seamret_needs_current``        SEAMRET works on the current VMCS (else on the one that SEAMCALL used)
+    ``orders``                       check table -> ids of the rows that are asked, in that order, where an
+                                     implementation leaves rows out or asks them in another order (see
+                                     :mod:`seamref.arch.peers`); a table not named has its own rows
     """
 
     name: str
@@ -100,6 +105,9 @@ class Revision:
     integrity: Integrity = Integrity.LI
     denied: Denied = Denied.ABORT_PAGE
     locked_se_svn_write_gp: bool = False
+    seamops_served: int | None = None
+    seamret_needs_current: bool = True
+    orders: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 SILICON = Revision("silicon")

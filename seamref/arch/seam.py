@@ -252,6 +252,9 @@ def seamret(platform: Platform, lp_id: int) -> SeamretOutcome:
     A failed SEAMRET leaves inSEAM, inP_SEAMLDR and the mutex as they were.
     """
     lp = platform.lp(lp_id)
+    if lp.inSEAM and not platform.revision.seamret_needs_current:
+        lp.current_vmcs = p_seamldr_cvp(platform) if lp.inP_SEAMLDR else seam_cvp(platform, lp)
+        activate(platform, lp, lp.current_vmcs)
     row = SEAMRET.decide(SeamretState(platform, lp), platform.revision)
     outcome: SeamretOutcome
     if row is None:

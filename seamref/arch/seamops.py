@@ -119,7 +119,10 @@ def _seamops(platform: Platform, lp: Lp, lock_prefix: bool) -> Done | Fault:
         return Fault(row.result.vector, row.result.code, row.id)
     if platform.revision.capabilities & 1 << SeamopsLeaf.SEAMREPORT:
         _lock_svn(platform)
-    if state.leaf > 63 or not platform.revision.capabilities >> state.leaf & 1:
+    served = platform.revision.seamops_served
+    if served is None:
+        served = platform.revision.capabilities
+    if state.leaf > 63 or not served >> state.leaf & 1:
         return _no_leaf()
     match SeamopsLeaf(state.leaf):
         case SeamopsLeaf.CAPABILITIES:

@@ -15,7 +15,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "look at numbers and files": ("explain", "doctor", "identify", "inspect", "verify", "plan", "blob", "acm"),
     "run the chain": ("boot", "uefi", "install", "upload", "failures", "serialise", "module-story", "module-update",
                       "module-build", "module-handoff"),
-    "prove and compare": ("explore", "conform", "seamcall-table", "export", "vectors"),
+    "prove and compare": ("explore", "conform", "seamcall-table", "peers", "consume", "export", "vectors"),
     "for authors": ("clause", "layout", "completion", "man"),
 }
 """What a user wants to do, and the commands for it; those named nowhere are listed last."""
@@ -54,10 +54,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "module-story": ("module-story", "module-story --sockets 2 --lps 4 --to 1.5.16"),
     "module-update": ("module-update", 'module-update "TD runs"'),
     "msr": ("msr", "msr IA32_SEAMRR_PHYS_BASE", "msr 0x1401 --value 0x3FFFFC000C00"),
+    "peers": ("peers", "peers OpenTDX --instruction SEAMCALL", "peers Cornelius --with OpenTDX --json"),
     "plan": ("plan --running 1.5.05 --seamldr 1.5.00 --cpu 0x806F8",),
     "remaining": ("remaining --seamdb 4",),
     "seamcall": ("seamcall --mode guest --cpl 3 --revision 343754-002", "seamcall --everywhere --all-revisions"),
-    "seamcall-table": ("seamcall-table --json", "seamcall-table --diff SDM silicon --reachable"),
+    "seamcall-table": ("seamcall-table --json", "seamcall-table --diff OpenTDX silicon --reachable"),
     "seamret": ("seamret",),
     "serialise": ("serialise", "serialise --series v3"),
     "uefi": ("uefi", "uefi 1.5.05 --cpus 4 --not-started 2"),
@@ -76,6 +77,6 @@ NO: dict[str, str] = {
     "inspect": "a rule is broken",
     "install": "no module was installed", "memory": "the module does not fit",
     "module-story": "a step was refused", "plan": "no release qualifies", "uefi": "no module is ready afterwards",
-    "upload": "the update failed", "verify": "INSTALL would refuse", "seamcall-table": "the revisions differ (--diff)",
+    "upload": "the update failed", "verify": "INSTALL would refuse",
 }
 """What exit code 1 says; commands named nowhere here have no "no"."""

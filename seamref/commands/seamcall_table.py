@@ -1,4 +1,7 @@
-"""Export what SEAMCALL does in every state it can tell apart."""
+"""Export what SEAMCALL does in every state it can tell apart.
+
+--diff takes two revisions, or another implementation by name (python -m seamref peers lists them).
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="as JSON (format of the table: seamref.arch.exhaustive)")
     parser.add_argument("--c", action="store_true", help="the table of one revision as a C header")
     parser.add_argument("--reachable", action="store_true", help="only states that a processor can be in")
-    parser.add_argument("--diff", nargs=2, metavar="REVISION", help="only states in which two revisions differ")
+    parser.add_argument("--diff", nargs=2, metavar=("ONE", "OTHER"),
+                        help="only states in which two revisions or implementations differ")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the table."""
-    from seamref.arch.exhaustive import STATES, c_header, differences, export, facts_of, is_reachable, seamcall_table
+    from seamref.arch.exhaustive import STATES, c_header, export, facts_of, is_reachable, seamcall_table
+    from seamref.arch.peers import both_can_be, get_implementation, peer_differences
     from seamref.arch.revision import REVISIONS
+    from seamref.arch.spaces import SEAMCALL
     from seamref.commands._answer import Rows
     from seamref.commands._names import pick
     from seamref.errors import SeamrefError
@@ -51,10 +57,10 @@ def run(args: argparse.Namespace) -> int:
         return f"{state:4} {' '.join(name for name, on in facts_of(state).items() if on) or '-'}"
 
     if args.diff:
-        one, other = (REVISIONS[pick(name, REVISIONS, "revision")] for name in args.diff)
+        one, other = (get_implementation(name) for name in args.diff)
         rows = Rows(args, "seamcall-difference", "states")
         differing = 0
-        for state, a, b in differences(one, other):
+        for state, a, b in peer_differences(one, other, SEAMCALL):
             if is_reachable(state) or not args.reachable:
                 differing += 1
                 rows.add(f"{say(state)}: {one.name} {a.outcome} ({a.clause}), {other.name} {b.outcome} ({b.clause})",
@@ -62,7 +68,11 @@ def run(args: argparse.Namespace) -> int:
                          outcomes=[a.outcome, b.outcome], clauses=[a.clause, b.clause])
         if not differing:
             rows.say(f"0 states differ: {one.name}, {other.name}")
-        return rows.end(revisions=[one.name, other.name], reachable=args.reachable)
+        absent = STATES - len(both_can_be(one, other, SEAMCALL))
+        if absent:
+            rows.say(f"{absent} of {STATES} states are none of one of the two; they were not compared")
+        return rows.end(revisions=[one.name, other.name], reachable=args.reachable,
+                        not_compared=absent)
     tables = {revision.name: seamcall_table(revision) for revision in revisions}
     for state in range(STATES):
         if is_reachable(state) or not args.reachable:
