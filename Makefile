@@ -1,4 +1,5 @@
 # make book    render the book from the stored outputs of its chapters
+# make pdf    print the book: one file with contents, page numbers and working links (chromium prints it)
 # make serve   serve the rendered book on this machine, for this machine only
 # make test    everything that must hold: gates, unit and property tests, every chapter, the rendered pages
 # make quick   what a contributor needs within a minute: gates, and the tests that are short
@@ -20,7 +21,7 @@ PORT   ?= 8000
 BENCH   = $(wildcard tools/bench.py)
 
 
-.PHONY: book serve test quick thorough mutants lab chapters coverage bench clean help
+.PHONY: book pdf serve test quick thorough mutants lab chapters coverage bench clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -39,6 +40,10 @@ book: $(READY)
 	@$(BIN)/python tools/questions.py check
 	@$(BIN)/jupyter-book build . -W --keep-going -q || { rm -rf _build; exit 1; }
 	@echo "The book is rendered. Open file://$(abspath $(BOOK)), or say make serve"
+
+pdf: $(READY)
+	@test -f $(BOOK) || $(MAKE) book
+	@$(BIN)/python tools/pdf.py
 
 serve: $(READY)
 	@test -f $(BOOK) || $(MAKE) book
