@@ -72,13 +72,13 @@ def _seen(instruction: str, facts: Mapping[str, bool], outcome: str) -> str:
     fault = outcome
     if outcome.startswith("VM exit"):
         fault = _after_exit(facts, ExitReason(int(outcome.split()[2])))
-    if fault in SIGNALS:
-        if facts.get("user"):
-            return SIGNALS[fault]
-        if instruction == "SEAMCALL" and not any(facts.get(name) for name in ("smm", "non_root", "inSEAM")):
+    if fault in SIGNALS and facts.get("user"):
+        return SIGNALS[fault]
+    if instruction == "SEAMCALL" and executing(facts) == "host kernel":
+        if fault in SIGNALS:
             return f"RAX = 0x{TDX_SW_ERROR | int(Vector.UD if fault == '#UD' else Vector.GP):X}"
-    if outcome == "VMfailInvalid" and instruction == "SEAMCALL" and not facts.get("non_root"):
-        return f"RAX = 0x{TDX_SEAMCALL_VMFAILINVALID:X}"
+        if fault == "VMfailInvalid":
+            return f"RAX = 0x{TDX_SEAMCALL_VMFAILINVALID:X}"
     return fault
 
 
