@@ -36,8 +36,9 @@ from seamref.tdxmodule.guest import (
 from seamref.tdxmodule.metadata import field_id
 from seamref.tdxmodule.status import Decoded, Recoverability, Status, decode
 from seamref.tdxmodule.structures import PAGE, TD_PARAMS, TDCS_PAGES, TDMR_INFO, TDREPORT, TDVPS_PAGES
-from seamref.tdxmodule.system import AVOID_COMPAT_SENSITIVE
-from seamref.tdxmodule.td import SHARED_EPTP_FIELD, SHARED_GPA
+from seamref.tdxmodule.system.shutdown import AVOID_COMPAT_SENSITIVE
+from seamref.tdxmodule.td.checks import SHARED_GPA
+from seamref.tdxmodule.td.vp_wr import SHARED_EPTP_FIELD
 
 if TYPE_CHECKING:
     from seamref.layout import Record

@@ -22,7 +22,8 @@ from seamref.arch.vmx import current, vm_exit
 from seamref.errors import NotModelled, SeamrefError
 from seamref.layout import Field, Layout, reserved, u8, u64
 from seamref.spec import CHOSEN, clause, implements
-from seamref.tdxmodule.td import RESET_VECTOR, SEPT_PRESENT, SHARED_GPA
+from seamref.tdxmodule.td.checks import SEPT_PRESENT, SHARED_GPA
+from seamref.tdxmodule.td.vp_init import RESET_VECTOR
 
 if TYPE_CHECKING:
     from seamref.arch.platform import Platform

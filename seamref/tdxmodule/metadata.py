@@ -25,7 +25,8 @@ from seamref.tdxmodule.structures import (
     TDVPS_PAGES,
     XFAM_FIXED1,
 )
-from seamref.tdxmodule.system import attributes_fixed0, config_values, later, platform_fms, xfam_fixed0
+from seamref.tdxmodule.system.info import attributes_fixed0, config_values, platform_fms, xfam_fixed0
+from seamref.tdxmodule.system.platform import later
 
 S = Status
 KNOWN_FMS = (0xD06D0, 0xA06E0, 0xA06D0, 0xA06F3, 0xC06F2, 0x806F8)

@@ -50,6 +50,7 @@ from seamref.tdxmodule.core import (
 )
 from seamref.tdxmodule.status import Operand, Result, Status
 from seamref.tdxmodule.structures import GLOBAL_DATA, LOCAL_DATA, PAGE, OpState, PageType, SysState
+from seamref.tdxmodule.td import checks, sept
 
 if TYPE_CHECKING:
     from seamref.arch.platform import Platform
@@ -132,17 +133,17 @@ def first_operand(c: Call, gap: Gap) -> Result | None:
         c.out(r9=(1 << 64) - 1, r10=(1 << 64) - 1, r11=(1 << 64) - 1)
     if gap.late and c.version > 1:
         return Result(S.TDX_OPERAND_INVALID, int(Operand.RAX))
-    judge = td.page(gap.operand, _EVERY_TYPE if gap.type is None else gap.type, "s")
+    judge = checks.page(gap.operand, _EVERY_TYPE if gap.type is None else gap.type, "s")
     assert not isinstance(judge, CheckTable)
     refused = judge(c)
     if refused is None and c.leaf == VP_RD and metadata.no_vmcs_field(c.reg("rdx")):
         return Result(S.TDX_METADATA_FIELD_ID_INCORRECT)
     if refused is not None or gap.levels is None:
         return refused
-    state = td.td_state(td.tdr_in("rdx"), OpState.INITIALIZED, OpState.RUNNABLE)
+    state = checks.td_state(checks.tdr_in("rdx"), OpState.INITIALIZED, OpState.RUNNABLE)
     assert not isinstance(state, CheckTable)
     refused = state(c)
-    if refused is not None or not td.gpa_wrong(c, gap.levels):
+    if refused is not None or not sept.gpa_wrong(c, gap.levels):
         return refused
     return Result(S.TDX_OPERAND_INVALID, int(Operand.RCX))
 

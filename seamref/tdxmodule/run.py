@@ -34,21 +34,10 @@ from seamref.tdxmodule.structures import (
     PageType,
     VcpuState,
 )
-from seamref.tdxmodule.system import msr_of
-from seamref.tdxmodule.td import (
-    SEPT_PRESENT,
-    TDR_MASK,
-    associate,
-    load_vmcs,
-    owner,
-    owner_of,
-    page,
-    sept_walk,
-    td_state,
-    td_vmcs,
-    tdr_behind,
-    tsc_adjust_differs,
-)
+from seamref.tdxmodule.system.common import msr_of
+from seamref.tdxmodule.td.checks import SEPT_PRESENT, owner, owner_of, page, td_state, tdr_behind, tsc_adjust_differs
+from seamref.tdxmodule.td.sept import TDR_MASK, sept_walk
+from seamref.tdxmodule.td.vp_init import associate, load_vmcs, td_vmcs
 
 if TYPE_CHECKING:
     from seamref.arch.platform import Platform

@@ -17,15 +17,18 @@ from seamref.arch.outcome import Guest
 from seamref.arch.platform import PlatformConfig, Topology
 from seamref.arch.revision import SILICON
 from seamref.arch.sgx import VerifyStatus, everifyreport2
+from seamref.arch.structures import P_SYS_INFO_TABLE
 from seamref.conformance.tdxmodule import Machine
 from seamref.host import vmm
 from seamref.host.vmm import PLAN, tdh
 from seamref.spec import CheckTable
 from seamref.tdxmodule import metadata, program, run, system, td
+from seamref.tdxmodule.core import View
 from seamref.tdxmodule.guest import COUNTER, DATA_GPA, EXTEND_RTMR, STATUS, Line, Op
 from seamref.tdxmodule.look import Look
 from seamref.tdxmodule.status import Status, decode
 from seamref.tdxmodule.structures import TD_PARAMS, TDMR_INFO
+from seamref.tdxmodule.td.vp_wr import SHARED_EPTP_FIELD
 
 TABLES: list[CheckTable[Any, Any]] = list(dict.fromkeys(
     table for module in (system, td, run, metadata, program)
@@ -84,7 +87,7 @@ class World:
         self.p.set_msr(self.p.lp(lp), address, value)
 
     def table(self, path: str, value: int) -> None:
-        system.View(system.P_SYS_INFO_TABLE, self.look.dram, self.look.table.base).set(path, value)
+        View(P_SYS_INFO_TABLE, self.look.dram, self.look.table.base).set(path, value)
 
     def ask(self, name: str, lp: int = 0, **registers: int) -> vmm.Answered:
         return tdh(self.p, lp, name, **registers)
@@ -312,13 +315,14 @@ def cpuid_says(leaf: int, subleaf: int, answer: Cpuid, stage: str, name: str, lp
     """A processor whose CPUID differs in one leaf."""
     def case() -> vmm.Answered:
         world = World(stage)
-        real = system.cpuid
+        real = system.platform.cpuid
 
         def other(platform: Any, processor: Any, number: int, sub: int = 0) -> Cpuid:
             return answer if (number, sub) == (leaf, subleaf) else real(platform, processor, number, sub)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(system, "cpuid", other)
+            for room in (system.platform, system.init, system.info):
+                patch.setattr(room, "cpuid", other)
             patch.setattr("seamref.arch.cpuid.cpuid", other)
             return world.ask(name, lp)
 
@@ -681,7 +685,7 @@ simple("VP.FLUSH.associated", S.TDX_VCPU_NOT_ASSOCIATED, 0, td_case("", nothing,
 WR = "TDH.VP.WR"
 simple("VP.WR.field", S.TDX_METADATA_FIELD_ID_INCORRECT, 0, td_case("", nothing, WR, rcx=VCPU, rdx=1))
 simple("VP.WR.value", S.TDX_METADATA_FIELD_VALUE_NOT_VALID, 0,
-       td_case("", nothing, WR, rcx=VCPU, rdx=td.SHARED_EPTP_FIELD, r8=0x7C00_0000))
+       td_case("", nothing, WR, rcx=VCPU, rdx=SHARED_EPTP_FIELD, r8=0x7C00_0000))
 simple("MEM.TRACK.lock", S.TDX_OPERAND_BUSY, 169, td_case("", poke_tdcs("epoch_lock", 2), TRACK, rcx=TDR))
 simple("MEM.TRACK.previous", S.TDX_PREVIOUS_TLB_EPOCH_BUSY, 169, td_case("", poke_tdcs("refcount[0]", 1), TRACK,
 rcx=TDR))
