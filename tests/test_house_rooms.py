@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import shlex
 import subprocess
@@ -107,29 +106,3 @@ def test_the_map_in_CONTRIBUTING_is_the_code_s() -> None:
     assert rooms.main("check") == 0
     assert all(f"`seamref/{room}/`" in rooms.room_map() for room in ("arch", "show", "experiments/loader", "commands"))
 
-
-LITERAL_OFFSETS = {
-    "diagnose/explain.py", "host/image.py", "host/inspection.py", "host/uefi.py", "host/verify.py", "show/tdx.py",
-}
-"""Files that still cut bytes at offsets written as numbers.  Nothing is added here; the list must become empty."""
-
-
-def slices_with_literal_offsets(source: str) -> list[int]:
-    """Lines with ``data[8:16]`` and the like: both ends numbers, the first not 0."""
-    found = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Slice):
-            ends = [node.slice.lower, node.slice.upper]
-            if all(isinstance(end, ast.Constant) and isinstance(end.value, int) and end.value for end in ends):
-                found.append(node.lineno)
-    return found
-
-
-def test_bytes_are_cut_by_the_names_of_fields() -> None:
-    assert slices_with_literal_offsets("a = data[900:948]\nb = data[:8]\nc = data[n:16]") == [1]
-    found = {}
-    for path in (ROOT / "seamref").rglob("*.py"):
-        lines = slices_with_literal_offsets(path.read_text(encoding="utf-8"))
-        if lines:
-            found[path.relative_to(ROOT / "seamref").as_posix()] = lines
-    assert set(found) <= LITERAL_OFFSETS, {name: found[name] for name in set(found) - LITERAL_OFFSETS}

@@ -177,7 +177,7 @@ def _identity_digits(text: str) -> Identity | None:
 def _identity(found: Identity) -> Explanation:
     kind = Kind.VALUE if found.known else Kind.FOREIGN
     return Explanation(f"{found.given}: {found.short}", "the table of releases", (),
-                       tuple(line.strip() for m in found.matches for line in m.lines()[1:4]), "",
+                       tuple(line.strip() for m in found.matches for line in m.lines()[1:][:3]), "",
                        "python -m seamref identify says more", kind)
 
 

@@ -15,6 +15,7 @@ from typing import TypeAlias
 from seamref.errors import LayoutError, SeamrefError
 from seamref.host.abi import Errno
 from seamref.layout import Buffer, Field, Layout, Raw, reserved, u16, u32
+from seamref.pseamldr.api import SEAMLDR_PARAMS, Scenario
 from seamref.spec import CHOSEN, STATED, Check, CheckTable, implements
 
 PAGE = 4096
@@ -56,6 +57,10 @@ TDX_BLOB_V2 = Layout(
 )
 
 
+_SIGNATURE_1, _SIGNATURE_2 = TDX_BLOB_V1.span("signature"), TDX_BLOB_V2.span("signature")
+_RESERVED_1, _RESERVED_2 = TDX_BLOB_V1.span("reserved0", "reserved1"), TDX_BLOB_V2.span("reserved")
+
+
 def checksum(data: Buffer) -> int:
     """Sum of the little-endian 16-bit words modulo 65536; an odd last byte is a word with high byte 0."""
     even = len(data) & ~1
@@ -65,9 +70,9 @@ def checksum(data: Buffer) -> int:
 
 def format_of(data: Buffer) -> int | None:
     """0x100 or 0x200 by where the magic stands (offset 8 or 4), ``None`` for anything else."""
-    if bytes(data[8:16]) == MAGIC:
+    if bytes(data[_SIGNATURE_1]) == MAGIC:
         return V1
-    return V2 if bytes(data[4:12]) == MAGIC else None
+    return V2 if bytes(data[_SIGNATURE_2]) == MAGIC else None
 
 
 # --- the formats themselves -----------------------------------------------------------------------------
@@ -92,9 +97,9 @@ class Header:
         """A field of TDX_BLOB_V2."""
         return int(TDX_BLOB_V2.peek(self._front(), name))
 
-    def raw(self, start: int, end: int) -> bytes:
-        """Header bytes [start, end)."""
-        return self._front()[start:end]
+    def raw(self, span: slice) -> bytes:
+        """Bytes of the header."""
+        return self._front()[span]
 
     def _front(self) -> bytes:
         return bytes(self.data[:PAGE]).ljust(PAGE, b"\0")
@@ -126,9 +131,10 @@ FORMAT_V1: CheckTable[Header, str] = CheckTable("TDX_BLOB_V1", (
     Check("BLOB1.size", "the file is shorter than its header and one page of sigstruct",
           lambda c: c.size < 2 * PAGE, "length", _FMT),
     Check("BLOB1.version", "version is not 0x100", lambda c: c.v1("version") != V1, "version", _FMT),
-    Check("BLOB1.signature", "the signature is not TDX-BLOB", lambda c: c.raw(8, 16) != MAGIC, "signature", _FMT),
+    Check("BLOB1.signature", "the signature is not TDX-BLOB", lambda c: c.raw(_SIGNATURE_1) != MAGIC, "signature",
+          _FMT),
     Check("BLOB1.length", "length is not the size of the file", lambda c: c.v1("length") != c.size, "length", _FMT),
-    Check("BLOB1.reserved", "a reserved byte of the header is not 0", lambda c: any(c.raw(20, PAGE)), "reserved0",
+    Check("BLOB1.reserved", "a reserved byte of the header is not 0", lambda c: any(c.raw(_RESERVED_1)), "reserved0",
           _FMT),
     Check("BLOB1.offset", "offset_of_module is not 8 KiB + N * 4 KiB inside the file",
           lambda c: c.v1("offset_of_module") % PAGE != 0 or not 2 * PAGE <= c.v1("offset_of_module") <= c.size,
@@ -147,7 +153,8 @@ _FMT2 = "LNX arch/x86/virt/vmx/tdx/seamldr.c"
 FORMAT_V2: CheckTable[Header, str] = CheckTable("TDX_BLOB_V2", (
     Check("BLOB2.size", "the file is shorter than its header", lambda c: c.size < PAGE, "module_nr_pages", _FMT2),
     Check("BLOB2.version", "version is not 0x200", lambda c: c.v2("version") != V2, "version", _FMT2),
-    Check("BLOB2.signature", "the signature is not TDX-BLOB", lambda c: c.raw(4, 12) != MAGIC, "signature", _FMT2),
+    Check("BLOB2.signature", "the signature is not TDX-BLOB", lambda c: c.raw(_SIGNATURE_2) != MAGIC, "signature",
+          _FMT2),
     Check("BLOB2.length", "header, sigstruct and module pages are not the size of the file",
           lambda c: PAGE * (1 + c.v2("sigstruct_nr_pages") + c.v2("module_nr_pages")) != c.size,
           "module_nr_pages", _FMT2),
@@ -155,7 +162,7 @@ FORMAT_V2: CheckTable[Header, str] = CheckTable("TDX_BLOB_V2", (
           "sigstruct_nr_pages", "SEAMREF errata", CHOSEN),
     Check("BLOB2.module", "the module is not 1 to 496 pages",
           lambda c: not 0 < c.v2("module_nr_pages") <= MAX_MODULE_PAGES, "module_nr_pages", "SEAMREF errata", CHOSEN),
-    Check("BLOB2.reserved", "a reserved byte of the header is not 0", lambda c: any(c.raw(20, PAGE)), "reserved",
+    Check("BLOB2.reserved", "a reserved byte of the header is not 0", lambda c: any(c.raw(_RESERVED_2)), "reserved",
           _FMT2),
     Check("BLOB2.checksum", "the 16-bit words of the file do not sum to 0, as in format 1.0",
           lambda c: checksum(c.data) != 0, "checksum", "SEAMREF errata", CHOSEN),
@@ -284,11 +291,11 @@ KERNEL_V1: CheckTable[Header, Refusal] = CheckTable("KERNEL_IMAGE_V1", (
     Check("IMAGE1.version", "version is not 0x100", lambda c: c.v1("version") != V1,
           Refusal(message="unsupported blob version: {version:x}", quiet=("v7",)), _SER,
           applies=_since("v3", "v4", *_V5_V6, "v7")),
-    Check("IMAGE1.reserved", "a reserved byte is not 0", lambda c: any(c.raw(20, PAGE)),
+    Check("IMAGE1.reserved", "a reserved byte is not 0", lambda c: any(c.raw(_RESERVED_1)),
           Refusal(message="non-zero reserved fields", quiet=("v7",)), _SER, applies=_since(*_V2_V3, "v4", "v7")),
     Check("IMAGE1.sizes", "no sigstruct, no module, or length is not the size of the file",
           lambda c: c.sig_size <= 0 or c.module_size <= 0 or c.v1("length") != c.size, _EINVAL, _SER),
-    Check("IMAGE1.signature", "the signature is not TDX-BLOB", lambda c: c.raw(8, 16) != MAGIC,
+    Check("IMAGE1.signature", "the signature is not TDX-BLOB", lambda c: c.raw(_SIGNATURE_1) != MAGIC,
           Refusal(message="invalid signature", quiet=("v7",)), _SER, applies=_since("v1", *_V2_V3, "v4", "v7")),
     Check("IMAGE1.checksum", "the 16-bit words of the file do not sum to 0", lambda c: checksum(c.data) != 0,
           Refusal(message="invalid checksum"), _SER, applies=_since("v1", *_V2_V3)),
@@ -306,18 +313,18 @@ KERNEL_V1: CheckTable[Header, Refusal] = CheckTable("KERNEL_IMAGE_V1", (
 
 KERNEL_V8: CheckTable[Header, Refusal] = CheckTable("KERNEL_IMAGE_V8", (
     Check("IMAGE8.header", "the file is not longer than the header", lambda c: c.size <= PAGE, _EINVAL, _SER),
-    Check("IMAGE8.signature", "the signature is not TDX-BLOB", lambda c: c.raw(8, 16) != MAGIC, _EINVAL, _SER),
+    Check("IMAGE8.signature", "the signature is not TDX-BLOB", lambda c: c.raw(_SIGNATURE_1) != MAGIC, _EINVAL, _SER),
     Check("IMAGE8.offset", "the module does not begin behind the header and inside the file",
           lambda c: not PAGE < c.v1("offset_of_module") < c.size, _EINVAL, _SER),
     Check("IMAGE8.alignment", "the module does not begin on a page boundary",
           lambda c: c.v1("offset_of_module") % PAGE != 0, _EINVAL, _SER),
     Check("IMAGE8.version", "version is not 0x100", lambda c: c.v1("version") != V1, _EINVAL, _SER),
-    Check("IMAGE8.reserved", "a reserved byte is not 0", lambda c: any(c.raw(20, PAGE)), _EINVAL, _SER),
+    Check("IMAGE8.reserved", "a reserved byte is not 0", lambda c: any(c.raw(_RESERVED_1)), _EINVAL, _SER),
     Check("IMAGE8.memory", "no page for SEAMLDR_PARAMS", lambda c: c.no_memory, Refusal(Errno.ENOMEM), _SER),
 ), "Format 1.0 as version v8 checks it: no lengths; surplus pages are left out silently.")
 
 _LNX = "LNX arch/x86/virt/vmx/tdx/seamldr.c b2128290c299"
-_ZEROS = bytes(PAGE - 20)
+_ZEROS = bytes(TDX_BLOB_V2.field("reserved").type.size)
 
 KERNEL_V2: CheckTable[Header, Refusal] = CheckTable("KERNEL_IMAGE_V2", (
     Check("IMAGE2.header", "the file is shorter than the header", lambda c: c.size < PAGE, _EINVAL, _LNX,
@@ -330,8 +337,8 @@ KERNEL_V2: CheckTable[Header, Refusal] = CheckTable("KERNEL_IMAGE_V2", (
     Check("IMAGE2.pages", "more than 1 sigstruct page or more than 496 module pages",
           lambda c: c.v2("sigstruct_nr_pages") > MAX_SIGSTRUCT_PAGES or c.v2("module_nr_pages") > MAX_MODULE_PAGES,
           _EINVAL, _LNX, applies=_since("v10", "merged")),
-    Check("IMAGE2.signature", "the signature is not TDX-BLOB", lambda c: c.raw(4, 12) != MAGIC, _EINVAL, _LNX),
-    Check("IMAGE2.reserved", "a reserved byte is not 0", lambda c: c.raw(20, PAGE) != _ZEROS, _EINVAL, _LNX),
+    Check("IMAGE2.signature", "the signature is not TDX-BLOB", lambda c: c.raw(_SIGNATURE_2) != MAGIC, _EINVAL, _LNX),
+    Check("IMAGE2.reserved", "a reserved byte is not 0", lambda c: c.raw(_RESERVED_2) != _ZEROS, _EINVAL, _LNX),
 ), "Format 2.0 as versions v9, v10 and the merged kernel check it.")
 
 KERNEL_VERSIONS = ("v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "merged")
@@ -354,13 +361,12 @@ class ImageTaken:
 
         Versions v3 to v8 write up to four sigstruct addresses, over bytes that P-SEAMLDR 1.5 reserves.
         """
-        page = bytearray(PAGE)
-        page[0:8] = self.params_version.to_bytes(4, "little") + (1).to_bytes(4, "little")
-        for i, offset in enumerate(self.sigstruct_pages):
-            page[8 + 8 * i : 16 + 8 * i] = address_of(offset).to_bytes(8, "little")
-        page[120:128] = self.num_module_pages.to_bytes(8, "little")
-        for i, offset in enumerate(self.module_pages):
-            page[128 + 8 * i : 136 + 8 * i] = address_of(offset).to_bytes(8, "little")
+        page = bytearray(SEAMLDR_PARAMS.encode({
+            "version": self.params_version, "scenario": Scenario.UPDATE, "num_module_pages": self.num_module_pages}))
+        for name, offsets in (("sigstruct_pa", self.sigstruct_pages), ("mod_pages_pa_list", self.module_pages)):
+            at = SEAMLDR_PARAMS.offset_of(name)
+            for i, offset in enumerate(offsets):
+                page[at + 8 * i : at + 8 * i + 8] = address_of(offset).to_bytes(8, "little")
         return bytes(page)
 
 

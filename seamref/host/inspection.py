@@ -5,10 +5,12 @@ Everything shown comes from the layouts and tables that the machine itself uses.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from seamref.arch.acm import ACM_HEADER_V0
 from seamref.arch.software import P_SEAMLDR_PROGRAM, TDX_MODULE_PROGRAM
 from seamref.errors import LayoutError, SeamrefError
 from seamref.firmware.acm import NP_SEAMLDR_BUILD, Acm, parse_acm, signed_bytes
@@ -147,9 +149,8 @@ def _shown(value: Any) -> str:
 
 def read_bcd_date(value: int) -> str:
     """0x20240129 is 2024-01-29; anything that is no date is said to be none."""
-    text = f"{value:08X}"
-    good = text.isdigit() and 1 <= int(text[4:6]) <= 12 and 1 <= int(text[6:8]) <= 31
-    return f"{text[:4]}-{text[4:6]}-{text[6:8]}" if good else "no BCD date"
+    found = re.fullmatch(r"(\d{4})(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])", f"{value:08X}")
+    return "-".join(found.groups()) if found else "no BCD date"
 
 
 def _cpuids(record: Record, table: list[int]) -> str:
@@ -339,7 +340,8 @@ def kind_of(data: Buffer) -> str:
         return "module"
     if len(data) in (SEAM_SIGSTRUCT.size, PAGE) or int.from_bytes(data[:4], "little") == 6:
         return "sigstruct"
-    if len(data) >= 1024 and bytes(data[0:2]) == b"\2\0" and bytes(data[16:20]) == b"\x86\x80\0\0":
+    if len(data) >= ACM_HEADER_V0.size and all(
+            ACM_HEADER_V0.peek(data, name) == value for name, value in (("ModuleType", 2), ("ModuleVendor", 0x8086))):
         return "acm"
     start = f"file starts {bytes(data[:16]).hex()}" if data else "file is empty"
     raise SeamrefError(f"{start}: no SEAM_SIGSTRUCT (2048 bytes), ELF image, TDX-BLOB or ACM")

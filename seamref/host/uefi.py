@@ -113,8 +113,8 @@ class UefiImage:
 UEFI_IMAGE: CheckTable[UefiImage, Efi] = CheckTable("UEFI_IMAGE", (
     Check("UEFI.length", "length is not the size of the file",
           lambda c: TDX_BLOB_V1.peek(c.data, "length") != len(c.data), Efi.INVALID_PARAMETER, _SRC),
-    Check("UEFI.signature", "the signature is not TDX-BLOB", lambda c: c.data[8:16] != MAGIC, Efi.INVALID_PARAMETER,
-          _SRC),
+    Check("UEFI.signature", "the signature is not TDX-BLOB",
+          lambda c: c.data[TDX_BLOB_V1.span("signature")] != MAGIC, Efi.INVALID_PARAMETER, _SRC),
     Check("UEFI.module", "the module has no bytes", lambda c: c.module_size == 0, Efi.INVALID_PARAMETER, _SRC),
     Check("UEFI.module_pages", "more than 496 pages (an offset beyond the file wraps to this)",
           lambda c: c.module_size > MODULE_MAX_PAGES * PAGE, Efi.INVALID_PARAMETER, _SRC),

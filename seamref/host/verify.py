@@ -15,7 +15,7 @@ from seamref.arch.platform import Platform, PlatformConfig, Topology
 from seamref.arch.software import P_SEAMLDR_PROGRAM, MemoryFault, Port, Ud2, make_stub
 from seamref.errors import SeamrefError
 from seamref.host import image as images
-from seamref.layout import Buffer
+from seamref.layout import Buffer, Field, Layout, Raw, u8, u16
 from seamref.pseamldr.api import PAGE, SEAMLDR_PARAMS, Recoverability, Scenario, Status
 from seamref.pseamldr.build import BUILD_OFFSET, P_SEAMLDR_BUILD, R10, R15
 from seamref.pseamldr.elf import ElfFatal, relocate
@@ -287,17 +287,22 @@ def signer_of(data: Buffer) -> bytes:
     return key_hash(SEAM_SIGSTRUCT.peek(bytes(sigstruct)[: SEAM_SIGSTRUCT.size], "modulus"))
 
 
+RESERVED3_SEEN = Layout("RESERVED3_SEEN", (
+    Field("update", u8, "UPDATE_VERSION", 0), Field("byte_1", u8, "0 in all that were seen", 1),
+    Field("minor", u8, "MINOR_VERSION", 2), Field("major", u8, "MAJOR_VERSION", 3), Field("build", u16, "BUILD_NUM", 4),
+    Field("byte_6", u8, "not known", 6), Field("rest", Raw(17), "0 in all that were seen", 7),
+), size=24, source="SEAMREF errata", doc="reserved3 of SEAM_SIGSTRUCT as released 2.0 modules fill it (inferred).")
+
+
 def read_reserved3(data: Buffer) -> str:
     """What the first bytes of reserved3 seem to hold in released 2.0 modules (inferred); "" when they are zero."""
     at = sigstruct_layout(R15).offset_of("reserved3")
-    held = bytes(data[at : at + 24])
-    if not any(held):
+    held = RESERVED3_SEEN.decode(bytes(data[at : at + RESERVED3_SEEN.size]))
+    if not any(held.encode()):
         return ""
-    update, _, minor, major = held[:4]
-    build = int.from_bytes(held[4:6], "little")
-    extra = f", byte {at + 6} is 0x{held[6]:02X}" if held[6] else ""
-    rest = "" if not any(held[7:]) else ", more follows"
-    return f"version {major}.{minor}.{update:02} build {build}{extra}{rest}"
+    extra = f", byte {at + RESERVED3_SEEN.offset_of('byte_6')} is 0x{held.byte_6:02X}" if held.byte_6 else ""
+    rest = ", more follows" if any(held.rest) else ""
+    return f"version {held.major}.{held.minor}.{held.update:02} build {held.build}{extra}{rest}"
 
 
 def explain_reserved(data: Buffer, row: str) -> list[str]:

@@ -22,7 +22,7 @@ from seamref.show.tables import Table
 from seamref.tdxmodule.core import LEAVES, View
 from seamref.tdxmodule.look import Look
 from seamref.tdxmodule.status import Recoverability
-from seamref.tdxmodule.structures import HANDOFF, SysState
+from seamref.tdxmodule.structures import HANDOFF, HANDOFF_HEADER, SysState
 
 # --- lifecycles: states from the code's enumerations, arrows from what the code does ------------------------------
 
@@ -92,9 +92,9 @@ def handoff_bytes(platform: Platform) -> Table:
     data = look.dram.read(look.data, look.handoff_size)
     layout = HANDOFF[look.handoff.num("hv")]
     rows: list[tuple[Any, ...]] = [
-        (Hex(0), "`VALID`", data[0:1].hex(), "1: there is something to take"),
-        (Hex(2), "`HV`", data[2:4].hex(" "), f"version {look.handoff.num('hv')}"),
-        (Hex(4), "`SIZE`", data[4:8].hex(" "), f"{look.handoff.num('size')} bytes follow"),
+        (Hex(HANDOFF_HEADER.offset_of(name)), f"`{name.upper()}`", data[HANDOFF_HEADER.span(name)].hex(" "), says)
+        for name, says in (("valid", "1: there is something to take"), ("hv", f"version {look.handoff.num('hv')}"),
+                           ("size", f"{look.handoff.num('size')} bytes follow"))
     ]
     for field in layout.fields[1:]:
         at = layout.offset_of(field.name)
