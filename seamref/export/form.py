@@ -58,6 +58,25 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True)
+class Number:
+    """A number in either spelling: a JSON number, or "0x..." where it is large."""
+
+
+@dataclass(frozen=True, slots=True)
+class Any_:
+    """Whatever the field beside it says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A list of fixed length, each element with a type and a meaning of its own."""
+
+    of: tuple[tuple[Type, str], ...]
+    least: int | None = None
+    """Elements that must be there; those behind may be missing."""
+
+
+@dataclass(frozen=True, slots=True)
 class Octets:
     """Bytes in the order of memory, as lower-case hex digits; ``size`` where it is always the same."""
 
@@ -116,7 +135,7 @@ class Item:
     optional: bool = False
 
 
-Type: TypeAlias = "Flag | Hex | Count | Octets | OneOf | Text | Maybe | ListOf | MapOf | Group"
+Type: TypeAlias = "Any_ | Flag | Hex | Count | Number | Row | Octets | OneOf | Text | Maybe | ListOf | MapOf | Group"
 
 
 def schema_of(kind: Type) -> dict[str, Any]:
@@ -128,6 +147,14 @@ def schema_of(kind: Type) -> dict[str, Any]:
             return {"type": "string", "pattern": f"^0x(0|[1-9A-F][0-9A-F]{{0,{bits // 4 - 1}}})$"}
         case Count(least=least, most=most):
             return {"type": "integer", "minimum": least, "maximum": most}
+        case Any_():
+            return {}
+        case Number():
+            return {"anyOf": [{"type": "integer", "minimum": 0, "maximum": (1 << 64) - 1},
+                              {"type": "string", "pattern": "^0x[0-9A-Fa-f]{1,16}$"}]}
+        case Row(of=of, least=least):
+            return {"type": "array", "prefixItems": [{"description": says, **schema_of(part)} for part, says in of],
+                    "items": False, "minItems": len(of) if least is None else least}
         case Octets(size=None):
             return {"type": "string", "pattern": "^([0-9a-f]{2})*$"}
         case Octets(size=size):
@@ -169,6 +196,12 @@ def type_text(kind: Type) -> str:
             return f'"0x...", {bits} bits'
         case Count(least=least, most=most):
             return "number" if most >= 1 << 32 else f"number {least} to {most}"
+        case Any_():
+            return "any"
+        case Number():
+            return 'number, or "0x..."'
+        case Row(of=of):
+            return "[" + ", ".join(says for _, says in of) + "]"
         case Octets(size=size):
             return "bytes as hex digits" if size is None else f"{size} bytes as hex digits"
         case OneOf(words=words):

@@ -31,6 +31,7 @@ from seamref.export.form import (
     sources_of,
     vectors_of,
 )
+from seamref.export.recording import CLAUSE_ROW, CLAUSES_FORMAT, RecordedSet, clauses_document
 from seamref.export.tables import FORMAT as TABLE_FORMAT
 from seamref.export.tables import TABLES, Table, table
 
@@ -61,7 +62,9 @@ def kit(only: Sequence[str] = (), *, small: bool = False, progress: Callable[[st
     for name in sets.NAMES:
         if not only or name in only:
             progress(name)
-            index.append(_put_set(files, sets.load(name), small))
+            which = sets.load(name)
+            index.append(_put_recorded(files, which, small) if isinstance(which, RecordedSet) else
+                         _put_set(files, which, small))
     for held in TABLES:
         if not only or held.name in only:
             progress(held.name)
@@ -175,6 +178,55 @@ def set_schema(which: VectorSet) -> dict[str, Any]:
             "output": object_schema(which.output), "answer": answer, "test": test,
         },
     }
+
+
+# --- sets in the formats of recordings
+
+
+def _put_recorded(files: dict[str, bytes], which: RecordedSet, small: bool) -> dict[str, Any]:
+    document, flags = which.made(small)
+    path = which.name
+    clauses = clauses_document(flags)
+    files[f"{path}/vectors.json"] = _lines({k: v for k, v in document.items() if k != "cases"}, "cases",
+                                           document["cases"])
+    files[f"{path}/schema.json"] = _json(recorded_schema(which))
+    files[f"{path}/clauses.json"] = _json({
+        "format": CLAUSES_FORMAT, "set": which.name, "generator": GENERATOR, "licence": LICENCE, "clauses": clauses,
+        "sources": sources_of(clauses)})
+    files[f"{path}/clauses.schema.json"] = _json(CLAUSES_SCHEMA)
+    rows = [f"| `{id}` | {len(held['cases'])} | {_cell(held['says'])} | {_cell(held['source'])} | {held['mark']} |"
+            for id, held in clauses.items()]
+    files[f"{path}/README.md"] = _text(_page(which.title, which.about, [
+        f"`vectors.json` ({which.format}) has {len(document['cases'])} cases, one a line; `schema.json` is its "
+        f"schema.  "
+        "`clauses.json` says which clauses the cases are about.",
+        *_fields("The document", which.document), "## Clauses",
+        "\n".join(["| Clause | Cases | What it says | Source | Mark |", "|---|---|---|---|---|", *rows])]))
+    return {
+        "set": which.name, "title": which.title, "kind": "recordings", "format": which.format,
+        "file": f"{path}/vectors.json", "schema": f"{path}/schema.json", "readme": f"{path}/README.md",
+        "tests": len(document["cases"]), "revisions": [],
+    }
+
+
+def recorded_schema(which: RecordedSet) -> dict[str, Any]:
+    """JSON Schema of a document in a format of recordings, as the kit writes it."""
+    return {"$schema": DIALECT, "$id": f"urn:seamref:{which.format}", "title": f"{which.title} ({which.format})",
+            **object_schema(which.document)}
+
+
+CLAUSES_SCHEMA: dict[str, Any] = {
+    "$schema": DIALECT, "$id": f"urn:seamref:{CLAUSES_FORMAT}", "title": f"Clauses of a set ({CLAUSES_FORMAT})",
+    "type": "object",
+    "properties": {
+        "format": {"const": CLAUSES_FORMAT}, "set": schema_of(Text()), "generator": schema_of(Text()),
+        "licence": {"const": LICENCE},
+        "clauses": {"type": "object", "additionalProperties": object_schema(CLAUSE_ROW)},
+        "sources": {"type": "object", "additionalProperties": object_schema((
+            Item("title", Text(), "as a library files it"), Item("where", Text(), "public place")))},
+    },
+    "required": ["format", "set", "generator", "licence", "clauses", "sources"], "additionalProperties": False,
+}
 
 
 # --- tables

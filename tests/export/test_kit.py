@@ -7,10 +7,11 @@ import json
 import jsonschema
 import pytest
 
+from seamref.conformance.frame import replay_document
 from seamref.export import form, kit, sets
 from seamref.export.tables import TABLES
 
-INSTRUCTION_SETS = [name for name in sets.NAMES]
+VECTOR_SETS = [held.name for held in sets.vectors()]
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,8 @@ def test_every_file_validates_against_its_schema(small):
         document = json.loads(small[row["file"]])
         check(json.loads(small[row["schema"]]), document)
         assert row["readme"] in small
-        assert row["tests"] == len(document["tests" if row["kind"] == "vectors" else "rows"]) > 0
+        key = {"vectors": "tests", "recordings": "cases", "table": "rows"}[row["kind"]]
+        assert row["tests"] == len(document[key]) > 0
 
 
 def test_a_schema_refuses_what_is_not_of_the_form(small):
@@ -42,7 +44,7 @@ def test_a_schema_refuses_what_is_not_of_the_form(small):
     assert not schema.is_valid(document)
 
 
-@pytest.mark.parametrize("name", sets.NAMES)
+@pytest.mark.parametrize("name", VECTOR_SETS)
 def test_the_machine_answers_a_stored_test_as_it_is_stored(small, name):
     document = json.loads(small[f"{name}/vectors.json"])
     which = sets.load(name)
@@ -50,7 +52,7 @@ def test_the_machine_answers_a_stored_test_as_it_is_stored(small, name):
     assert not found, found[:5]
 
 
-@pytest.mark.parametrize("name", sets.NAMES)
+@pytest.mark.parametrize("name", VECTOR_SETS)
 def test_each_revision_is_in_exactly_one_answer(small, name):
     document = json.loads(small[f"{name}/vectors.json"])
     for test in document["tests"]:
@@ -72,3 +74,22 @@ def test_layouts_have_no_gaps_and_name_known_structures():
                 kind = kind["of"]
             assert kind["kind"] != "struct" or kind["struct"] in names
         assert at == row["size"]
+
+
+@pytest.mark.parametrize("name", ["pseamldr", "npseamldr"])
+def test_conform_agrees_with_the_recordings_of_the_kit(small, name):
+    document = json.loads(small[f"{name}/vectors.json"])
+    report = replay_document(document)
+    assert (report.code, report.agreed) == (0, len(document["cases"])), report.disagreements[:3] or report.malformed[:3]
+    one = next(case for case in document["cases"] if "rax" in str(case["expect"] if "expect" in case else case["steps"]))
+    changed = one["steps"][-1]["expect"] if "steps" in one else one["expect"]
+    changed["seamextend"] = "ff" + changed["seamextend"][2:]
+    assert replay_document(document).code == 1, "a changed expectation is seen"
+
+
+@pytest.mark.parametrize("name", ["pseamldr", "npseamldr"])
+def test_every_case_of_a_recording_is_about_a_clause_that_is_explained(small, name):
+    clauses = json.loads(small[f"{name}/clauses.json"])
+    check(json.loads(small[f"{name}/clauses.schema.json"]), clauses)
+    about = {case for held in clauses["clauses"].values() for case in held["cases"]}
+    assert about == {case["id"] for case in json.loads(small[f"{name}/vectors.json"])["cases"]}
