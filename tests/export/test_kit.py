@@ -81,9 +81,10 @@ def test_conform_agrees_with_the_recordings_of_the_kit(small, name):
     document = json.loads(small[f"{name}/vectors.json"])
     report = replay_document(document)
     assert (report.code, report.agreed) == (0, len(document["cases"])), report.disagreements[:3] or report.malformed[:3]
-    one = next(case for case in document["cases"] if "rax" in str(case["expect"] if "expect" in case else case["steps"]))
+    one = document["cases"][0]
     changed = one["steps"][-1]["expect"] if "steps" in one else one["expect"]
-    changed["seamextend"] = "ff" + changed["seamextend"][2:]
+    changed["seamextend"] = "5a" + changed["seamextend"][2:]
+    document["cases"] = [one]
     assert replay_document(document).code == 1, "a changed expectation is seen"
 
 
