@@ -267,7 +267,7 @@ class Canon:
         parts = []
         for cpu, id in enumerate(self.apicids):
             lp = platform.peek_lp(id)
-            own = (rest.scripts[cpu], rest.running[cpu], rest.results[cpu], mine[cpu])
+            own = (rest.scripts[cpu], rest.running[cpu], rest.results[cpu], world.noted(cpu), mine[cpu])
             parts.append(_digest(b"".join((
                 self._lp_part(cpu, lp), self._record_part(cpu, state.cpus[cpu]), repr(own).encode(),
                 *(self._page_part(world, cpu, which, page) or b"-" for which, page in self.pages[cpu]),

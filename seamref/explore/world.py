@@ -148,6 +148,7 @@ class Rest:
     ``running``   the job each CPU is at
     ``results``   what each CPU's jobs returned
     ``ghost``     what properties remember
+    ``notes``     what properties note on one CPU each, as part of that CPU's state
     """
 
     scripts: tuple[tuple[str, ...], ...]
@@ -157,6 +158,7 @@ class Rest:
     fault: Armed | None = None
     results: tuple[tuple[tuple[str, Errno], ...], ...] = ()
     ghost: Ghost = ()
+    notes: tuple[tuple[Any, ...], ...] = ()
 
 
 STRIKE = 1000
@@ -202,6 +204,17 @@ class World:
     def remember(self, **notes: Any) -> None:
         """Keep a property's note."""
         self.set(ghost=tuple(sorted({**dict(self.rest.ghost), **notes}.items())))
+
+    def noted(self, cpu: int) -> tuple[Any, ...]:
+        """A property's note on one CPU."""
+        notes = self.rest.notes
+        return notes[cpu] if notes else ()
+
+    def note(self, cpu: int, note: tuple[Any, ...]) -> None:
+        """Keep a property's note on one CPU: it moves with the CPU where CPUs are exchanged."""
+        notes = self.rest.notes or ((),) * self.cpus
+        if notes[cpu] != note:
+            self.set(notes=(*notes[:cpu], note, *notes[cpu + 1 :]))
 
     # --- actors
 
