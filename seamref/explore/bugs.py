@@ -901,13 +901,13 @@ def _also(wrong: Any) -> Any:
 
 
 def _tells_canary(call: Any) -> None:
-    from seamref.tdxmodule.system import canary_page
+    from seamref.tdxmodule.system.init import canary_page
 
     call.out(rdx=canary_page(call).num("canary"))
 
 
 def _lp_init_exclusive(old: Any) -> Any:
-    from seamref.tdxmodule.system import global_exclusive
+    from seamref.tdxmodule.system.common import global_exclusive
 
     return global_exclusive
 
