@@ -94,7 +94,7 @@ def recoverability_of(answer: Answered | bootchain.Called, platform: Platform) -
             return "not entered"
         if LoaderStatus(answer.rax) is LoaderStatus.SUCCESS:
             return Recoverability.SUCCESS.value
-        return "RDX = 0: the old module is as it was" if platform.peek_lp(platform.lps[-1]).rdx == 0 else (
+        return "RDX = 0: the old module is as INSTALL found it" if platform.peek_lp(platform.lps[-1]).rdx == 0 else (
             "RDX = 1: SEAM memory was overwritten, no module is left")
     if not isinstance(answer.run, Left):
         return "the processor is down, SEAM is closed everywhere"

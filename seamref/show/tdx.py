@@ -177,8 +177,8 @@ def refusals(names: Iterable[str] = SCENARIOS) -> Table:
 
 def _brief(said: str) -> str:
     """What the answer says about trying again, for a narrow column."""
-    brief = {Recoverability.SUCCESS.value: "success", Recoverability.RETRY.value: "bits 10: retry",
-             Recoverability.FINAL.value: "bits 11: not this call"}
+    brief = {Recoverability.SUCCESS.value: "success", Recoverability.RETRY.value: "bits 63:62 = 10, retry",
+             Recoverability.FINAL.value: "bits 63:62 = 11, not this call"}
     return brief.get(said, said)
 
 

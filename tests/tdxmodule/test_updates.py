@@ -13,7 +13,7 @@ UP, DOWN = "answers (SYS_READY)", "TDX_SYS_SHUTDOWN"
 GOES_ON, BLOCKED = "goes on", "not entered: TDX_SYS_SHUTDOWN"
 NOT_READY, CLOSED = "not entered: TDX_SYS_NOT_READY", "not entered: VMfailInvalid"
 FINAL, RETRY = Recoverability.FINAL.value, Recoverability.RETRY.value
-KEPT, GONE = "RDX = 0: the old module is as it was", "RDX = 1: SEAM memory was overwritten, no module is left"
+KEPT, GONE = "RDX = 0: the old module is as INSTALL found it", "RDX = 1: SEAM memory was overwritten, no module is left"
 FINE = Recoverability.SUCCESS.value
 SD, IN = "TDH.SYS.SHUTDOWN", "SEAMLDR.INSTALL"
 EXPECTED = {
