@@ -50,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         for line in lines(report):
             print(line)
+    for skipped in report.skipped:
+        print(_printable(f"skipped {skipped}"), file=sys.stderr)
     for bad in report.malformed:
         print(_printable(str(bad)), file=sys.stderr)
     if not report.cases and not report.malformed:
@@ -89,6 +91,7 @@ def as_json(report: Report) -> dict[str, Any]:
             }
             for title, one in report.sets.items()
         },
+        "skipped": list(report.skipped),
         "disagreements": [
             {"set": one.set, "file": one.file, "case": one.difference.case, "step": one.difference.step,
              "field": one.difference.field, "ours": _value(one.difference.ours),

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from seamref.conformance.reading import FormatError, array, read_document, shown, vector_files
-from seamref.conformance.registry import Format, recognise
+from seamref.conformance.registry import Format, foreign, recognise
 from seamref.errors import SeamrefError
 
 S = TypeVar("S")
@@ -142,11 +142,12 @@ class Disagreement:
 
 @dataclass(slots=True)
 class Report:
-    """What a run found.  ``files`` counts the files that were replayed."""
+    """What a run found.  ``files`` counts the files that were replayed, ``skipped`` names others' with the reason."""
 
     sets: dict[str, SetReport] = field(default_factory=dict)
     disagreements: list[Disagreement] = field(default_factory=list)
     malformed: list[Malformed] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
     files: int = 0
 
     @property
@@ -251,7 +252,11 @@ def replay_files(
     paths: Iterable[Path], *, only: str = "", sparse: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Report:
-    """Replay files and folders, ``-`` for the standard input, in one report."""
+    """Replay files and folders, ``-`` for the standard input, in one report.
+
+    A folder may hold others' vectors that are known by name: they are skipped with a word.  A file that is named
+    itself must be a recording.
+    """
     report = Report()
     for path in paths:
         for file in vector_files(path):
@@ -260,6 +265,9 @@ def replay_files(
                 document = read_document(file)
             except FormatError as error:
                 report.malformed.append(Malformed(name, "", error.path, error.problem))
+                continue
+            if file != path and (other := foreign(document)) is not None:
+                report.skipped.append(f"{name}: {other.title}: {other.why}")
                 continue
             replay_document(document, report, file=name, only=only, sparse=sparse, progress=progress)
     return report

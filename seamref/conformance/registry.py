@@ -77,6 +77,26 @@ FORMATS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """Somebody else's vectors that lie beside recordings: known by their keys, and replayed by nobody here."""
+
+    title: str
+    keys: tuple[str, ...]
+    why: str
+
+
+FOREIGN = (
+    Foreign("Wycheproof", ("algorithm", "numberOfTests", "testGroups"),
+            "signatures for a verifier, no recording; tests/pseamldr/test_rsa.py holds P-SEAMLDR's verifier against them"),
+)
+
+
+def foreign(document: Mapping[str, Any]) -> Foreign | None:
+    """Whose vectors a document is, when it is known to be none of ours."""
+    return next((row for row in FOREIGN if "format" not in document and all(key in document for key in row.keys)), None)
+
+
 def recognise(document: Mapping[str, Any]) -> Format:
     """The format of a document; an unknown one is an error that lists the known."""
     for row in FORMATS:

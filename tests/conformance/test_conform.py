@@ -286,3 +286,17 @@ def test_command__a_folder_without_vectors(tmp_path: Path, capsys: pytest.Captur
 def test_command__no_such_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["conform", str(tmp_path / "none.json")]) == 2
     assert "none.json: No such file" in capsys.readouterr().err
+
+
+def test_command__others_vectors_in_a_folder_are_skipped_with_a_word_and_never_taken_for_recordings(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "one.json").write_text(json.dumps(DOCUMENT), encoding="utf-8")
+    other = tmp_path / "rsa_test.json"
+    other.write_text(json.dumps({"algorithm": "RSASSA-PKCS1-v1_5", "numberOfTests": 0, "testGroups": []}),
+                     encoding="utf-8")
+    assert main(["conform", str(tmp_path)]) == 0
+    assert "skipped" in (said := capsys.readouterr().err) and "Wycheproof" in said
+    assert main(["conform", str(other)]) == 2, "a file that is named itself must be a recording"
+    other.write_text(json.dumps({"algorithm": "RSASSA-PKCS1-v1_5"}), encoding="utf-8")
+    capsys.readouterr()
+    assert main(["conform", str(tmp_path)]) == 2, "what is not known by name is not skipped"
