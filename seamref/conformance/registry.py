@@ -88,7 +88,7 @@ class Foreign:
 
 FOREIGN = (
     Foreign("Wycheproof", ("algorithm", "numberOfTests", "testGroups"),
-            "signatures for a verifier, no recording; tests/pseamldr/test_rsa.py holds P-SEAMLDR's verifier against them"),
+            "signatures for a verifier, no recording; tests/pseamldr/test_rsa.py tries the verifier with them"),
 )
 
 

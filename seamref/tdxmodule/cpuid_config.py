@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from seamref.arch.cpuid import Cpuid
-from seamref.tdxmodule.demands import LEVEL_TYPES, WHOLE
+from seamref.tdxmodule.demands import CPUID_SAME, LEVEL_TYPES, WHOLE
 
 
 class Configurable(NamedTuple):
@@ -70,6 +70,33 @@ def levels_wrong(levels: tuple[Cpuid, ...]) -> bool:
             return True
         before = kind
     return False
+
+
+LOOKED_UP = tuple((leaf, subleaf) for leaf, subleaf, _ in CPUID_SAME)
+"""The order in which TDH.MNG.INIT comes to the leaves: the module's table of leaves, not TD_PARAMS'."""
+
+
+def in_lookup_order(later: bool) -> list[tuple[int, Configurable]]:
+    """Index in TD_PARAMS.CPUID_CONFIG and row, as TDH.MNG.INIT comes to them."""
+    return sorted(enumerate(configurable(later)), key=lambda one: LOOKED_UP.index((one[1].leaf, one[1].subleaf)))
+
+
+ALLOWED_FMS = (0xD06D0, 0xA06E0, 0xA06D0, 0xA06F0, 0xC06F2, 0x806F8)
+"""Family, model and latest stepping that a migratable TD may ask for, the newest first (TDXM cpuid_fms.c)."""
+STEPPING = 0xF
+
+
+def fms_allowed(platform: int, asked: int) -> bool | None:
+    """Whether a migratable TD may have this FMS: the platform's model or an older one of the table, no later stepping.
+
+    ``None``: the platform is no model of the table, on which the module stops.
+    """
+    if asked & ~STEPPING == platform & ~STEPPING and asked & STEPPING > platform & STEPPING:
+        return False
+    start = next((i for i, fms in enumerate(ALLOWED_FMS) if not (fms ^ platform) & ~STEPPING), None)
+    if start is None:
+        return None
+    return any(not (fms ^ asked) & ~STEPPING and asked & STEPPING <= fms & STEPPING for fms in ALLOWED_FMS[start:])
 
 
 ARCH_CAPABILITIES_CONFIG = 1 << 4 | 1 << 19 | 1 << 20 | 1 << 24

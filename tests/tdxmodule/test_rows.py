@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tdxmodule.stages import staged, with_td
 
-from seamref.arch.cpuid import Cpuid
+from seamref.arch.cpuid import FIXED, Cpuid
 from seamref.arch.events import EventKind, raise_event
 from seamref.arch.outcome import Guest
 from seamref.arch.platform import PlatformConfig, Topology
@@ -612,6 +612,23 @@ simple("MNG.INIT.config_flags", S.TDX_OPERAND_INVALID, 66, params(config_flags=8
 simple("MNG.INIT.eptp", S.TDX_OPERAND_INVALID, 67, params(eptp_controls=0x26))
 simple("MNG.INIT.tsc_frequency", S.TDX_OPERAND_INVALID, 70, params(tsc_frequency=3))
 simple("MNG.INIT.cpuid", S.TDX_OPERAND_INVALID, 69, params(cpuid_config=configs({0: {"ecx": 1}})))
+simple("MNG.INIT.cpuid_behind", S.TDX_OPERAND_INVALID, 69, params(cpuid_config=configs({10: {"edx": 1}})))
+
+
+def tsx(ebx: int) -> Case:
+    """A processor with these of HLE (bit 4) and RTM (bit 11), and a TD that asks for both."""
+    def case() -> vmm.Answered:
+        world = uninitialised()
+        held = FIXED[7, 0]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(FIXED, (7, 0), held._replace(ebx=held.ebx | ebx))
+            return world.param(cpuid_config=configs({5: {"ebx": 1 << 4 | 1 << 11}}))
+
+    return case
+
+
+simple("MNG.INIT.tsx", S.TDX_OPERAND_INVALID, 69, tsx(1 << 4))
+simple("MNG.INIT.tsx_ctrl", S.TDX_INCORRECT_MSR_VALUE, 0x10A, tsx(1 << 4 | 1 << 11))
 simple("MNG.INIT.topology", S.TDX_CPUID_LEAF_1F_FORMAT_UNRECOGNIZED, 0,
        params(cpuid_config=configs({12: {"eax": 1}})))
 simple("MNG.INIT.reserved_3", S.TDX_OPERAND_INVALID, 2, params(cpuid_config=configs({18: {"eax": 1}})))
@@ -681,6 +698,7 @@ simple("VP.INIT.max", S.TDX_MAX_VCPUS_EXCEEDED, 0, td_case(AC, lambda w: (
 simple("VP.INIT.tsc_adjust", S.TDX_INCONSISTENT_MSR, 0x3B, td_case(AC, lambda w: (
     w.vcpu.set("num_tdcx", 5), w.msr(0x3B, 5))[0], VI, rcx=VCPU))
 simple("VP.FLUSH.keys", S.TDX_TD_KEYS_NOT_CONFIGURED, 0, td_case("", poke_td("lifecycle", 2), VF, rcx=VCPU))
+simple("VP.FLUSH.pages", S.TDX_TDCX_NUM_INCORRECT, 0, td_case(AC, nothing, VF, rcx=VCPU))
 simple("VP.FLUSH.associated", S.TDX_VCPU_NOT_ASSOCIATED, 0, td_case("", nothing, VF, 1, rcx=VCPU))
 WR = "TDH.VP.WR"
 simple("VP.WR.field", S.TDX_METADATA_FIELD_ID_INCORRECT, 0, td_case("", nothing, WR, rcx=VCPU, rdx=1))

@@ -6,14 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 from seamref.arch.cpuid import Cpuid, cpuid
+from seamref.arch.msr import BY_NAME
+from seamref.arch.software import Ud2
 from seamref.errors import NotModelled
 from seamref.spec import Check, CheckTable, implements
 from seamref.tdxmodule.core import Answer, Call, leaf
 from seamref.tdxmodule.cpuid_config import (
     ARCH_CAPABILITIES_CONFIG,
     TOPOLOGY_AT,
-    Configurable,
     configurable,
+    fms_allowed,
+    in_lookup_order,
     levels_wrong,
 )
 from seamref.tdxmodule.sha384 import Sha384
@@ -36,7 +39,7 @@ from seamref.tdxmodule.structures import (
     OpState,
     PageType,
 )
-from seamref.tdxmodule.system.common import msr_of, ref
+from seamref.tdxmodule.system.common import first, msr_of, ref
 from seamref.tdxmodule.system.info import attributes_fixed0, platform_fms, xfam_fixed0
 from seamref.tdxmodule.system.platform import later
 from seamref.tdxmodule.system.shutdown import can_avoid
@@ -90,23 +93,42 @@ def _values(entry: Any) -> Cpuid:
     return Cpuid(entry["eax"], entry["ebx"], entry["ecx"], entry["edx"])
 
 
-def _hle_without_rtm(c: Call, row: Configurable, asked: Cpuid) -> bool:
-    """CPUID.7.0:EBX bits 4 and 11 as the TD would see them."""
-    seen = cpuid(c.platform, c.lp, row.leaf, row.subleaf).ebx & (asked.ebx | ~row.allow.ebx)
-    return seen >> 4 & 1 != seen >> 11 & 1
+TSX_LEAF = (7, 0)
+HLE, RTM = 4, 11
+"""CPUID.7.0:EBX."""
+ARCH_CAPABILITIES = BY_NAME["IA32_ARCH_CAPABILITIES"].address
+TSX_CTRL = 7
+"""IA32_ARCH_CAPABILITIES: IA32_TSX_CTRL is there."""
 
 
-def _cpuid_config_wrong(c: Call) -> bool:
-    """Entry by entry: bits that are not configurable, another FMS than the platform's, HLE without RTM; RCX = leaf."""
-    params = _params(c)
-    for row, entry in zip(configurable(later(c)), params.cpuid_config, strict=False):
-        asked = _values(entry)
+def _tsx(c: Call) -> tuple[int, int]:
+    """HLE and RTM as the TD would see them."""
+    row, entry = next((row, entry) for row, entry in zip(configurable(later(c)), _params(c).cpuid_config, strict=False)
+                      if (row.leaf, row.subleaf) == TSX_LEAF)
+    seen = cpuid(c.platform, c.lp, row.leaf, row.subleaf).ebx & (_values(entry).ebx | ~row.allow.ebx)
+    return seen >> HLE & 1, seen >> RTM & 1
+
+
+def _fms_wrong(c: Call, asked: int) -> bool:
+    """0 is the platform's; a migratable TD may ask for an older one."""
+    own = platform_fms(c)
+    if not asked or not _params(c).attributes & ATTRIBUTES_MIGRATABLE:
+        return asked not in (0, own)
+    allowed = fms_allowed(own, asked)
+    if allowed is None:
+        raise Ud2(f"CPUID.1:EAX 0x{own:X} is no model that this module knows")
+    return not allowed
+
+
+def _bits_wrong(c: Call, behind: bool) -> bool:
+    """Bits that are not configurable, or another FMS, in leaves up to 7.0 or ``behind`` it; RCX = the first leaf."""
+    entries = _params(c).cpuid_config
+    order = in_lookup_order(later(c))
+    tsx = next(i for i, (_, row) in enumerate(order) if (row.leaf, row.subleaf) == TSX_LEAF)
+    for at, row in order[tsx + 1 :] if behind else order[: tsx + 1]:
+        asked = _values(entries[at])
         bad = any(a & ~(d | w) for a, d, w in zip(asked, row.direct, row.allow, strict=True))
-        if row.leaf == 1:
-            bad = bad or asked.eax not in (0, platform_fms(c))
-        if (row.leaf, row.subleaf) == (7, 0):
-            bad = bad or _hle_without_rtm(c, row, asked)
-        if bad:
+        if bad or (row.leaf == 1 and _fms_wrong(c, asked.eax)):
             c.out(rcx=row.id)
             return True
     return False
@@ -165,9 +187,16 @@ MNG_INIT: CheckTable[Call, Answer] = CheckTable("TDH.MNG.INIT", (
     Check("MNG.INIT.reserved_2", "reserved bytes behind IA32_ARCH_CAPABILITIES_CONFIG are not 0",
           _reserved("reserved_2"),
           Answer(S.TDX_OPERAND_INVALID, Operand.RDX), _I),
-    Check("MNG.INIT.cpuid", "CPUID configuration: bits that are not configurable, another FMS, HLE without RTM",
-          _cpuid_config_wrong,
+    Check("MNG.INIT.cpuid", "CPUID configuration up to leaf 7: bits that are not configurable, an FMS that is not "
+          "allowed; RCX = the leaf", lambda c: _bits_wrong(c, False),
           Answer(S.TDX_OPERAND_INVALID, Operand.CPUID_CONFIG), _I),
+    Check("MNG.INIT.tsx", "the TD would see HLE without RTM or RTM without HLE", lambda c: _tsx(c)[0] != _tsx(c)[1],
+          Answer(S.TDX_OPERAND_INVALID, Operand.CPUID_CONFIG), _I),
+    Check("MNG.INIT.tsx_ctrl", "the TD would see TSX and IA32_ARCH_CAPABILITIES has no TSX_CTRL",
+          lambda c: first(c, None if not _tsx(c)[0] or msr_of(c, ARCH_CAPABILITIES) >> TSX_CTRL & 1 else
+                          ARCH_CAPABILITIES), Answer(S.TDX_INCORRECT_MSR_VALUE, found=True), _I),
+    Check("MNG.INIT.cpuid_behind", "CPUID configuration behind leaf 7: bits that are not configurable; RCX = the leaf",
+          lambda c: _bits_wrong(c, True), Answer(S.TDX_OPERAND_INVALID, Operand.CPUID_CONFIG), _I),
     Check("MNG.INIT.topology", "1.5.05: the configured leaf 1FH is not understood", _topology_config_wrong,
           Answer(S.TDX_CPUID_LEAF_1F_FORMAT_UNRECOGNIZED), _I),
     Check("MNG.INIT.reserved_3", "bytes behind the configurable CPUID leaves are not 0", _behind_config,

@@ -6,7 +6,7 @@ from seamref.arch.trace import Step
 from seamref.spec import Check, CheckTable, implements
 from seamref.tdxmodule.core import Answer, Call, leaf
 from seamref.tdxmodule.status import SUCCESS, Result
-from seamref.tdxmodule.structures import NOT_ASSOCIATED, Lifecycle, PageType
+from seamref.tdxmodule.structures import NOT_ASSOCIATED, TDVPS_PAGES, Lifecycle, PageType
 from seamref.tdxmodule.system.common import ref
 from seamref.tdxmodule.td.checks import RCX_OWNER, S, owner, page
 from seamref.tdxmodule.td.vp_init import clear_vmcs, rcx_tdvps, td_vmcs
@@ -16,6 +16,8 @@ VP_FLUSH: CheckTable[Call, Answer] = CheckTable("TDH.VP.FLUSH", (
     Check("VP.FLUSH.keys", "lifecycle is not TD_KEYS_CONFIGURED",
           lambda c: RCX_OWNER(c).num("lifecycle") != Lifecycle.KEYS_CONFIGURED, Answer(S.TDX_TD_KEYS_NOT_CONFIGURED),
           _S),
+    Check("VP.FLUSH.pages", "pages of the vCPU are missing", lambda c: rcx_tdvps(c).num("num_tdcx") < TDVPS_PAGES - 1,
+          Answer(S.TDX_TDCX_NUM_INCORRECT), _S),
     Check("VP.FLUSH.associated", "the vCPU is not associated with this processor",
           lambda c: rcx_tdvps(c).num("assoc_lpid") != c.local.num("lp_id"), Answer(S.TDX_VCPU_NOT_ASSOCIATED), _S),
 ), "TDH.VP.FLUSH (leaf 18): conditions in order, behind TDVPR and TDR.")
