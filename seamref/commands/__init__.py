@@ -35,6 +35,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
                "clause --mark chosen"),
     "completion": ("completion bash",),
     "conform": ("conform --only 'caller*'", "conform tests/conformance/vectors/npseamldr --json"),
+    "consume": ("consume --set seamcall -- ./my_emulator", "consume --set seamcall --small --requests",
+                "consume --set seamret --revision 343754-002 --kit kit --json -- ./my_emulator"),
     "doctor": ("doctor dmesg.txt rdmsr.txt", "doctor --collect bundle.txt"),
     "event": ("event", "event --kind mc --mode seam"),
     "explain": ("explain 0xC000010000000001", "explain -- -ENODEV",
@@ -70,7 +72,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
 NO: dict[str, str] = {
     "access": "the access is refused", "blob": "a rule of the format, or the kernel asked about, refuses the file",
     "boot": "the chain stopped before P-SEAMLDR answered", "clause": "nothing carries the clause",
-    "conform": "a case differs",
+    "conform": "a case differs", "consume": "a test is answered otherwise, or not at all",
     "doctor": "something is wrong, or it is not shown that all is well",
     "explain": "nothing is known about something that was asked",
     "explore": "a property is broken, or the search stopped before its end", "identify": "not known",

@@ -88,3 +88,86 @@ def _after_exit(facts: Mapping[str, bool], reason: ExitReason) -> str:
         return "#UD" if reason is ExitReason.SEAMCALL else "a call of the TDX module"
     did = handle_exit(GuestExit(reason, Guest.VM))
     return did.vector.mnemonic if isinstance(did, Injected) else str(did)
+
+
+# --- the same for tests of the kit
+
+INSTRUCTIONS = {"seamcall": "SEAMCALL", "seamret": "SEAMRET", "seamops": "SEAMOPS", "tdcall": "TDCALL"}
+"""Sets whose inputs are facts -> the instruction."""
+
+CLIENTS: dict[str, str] = {
+    "msr": "{operation} by {mode}",
+    "memory-access": "an access by {agent}",
+    "enteraccs": "whoever launches the module: BIOS or OS loader",
+    "events": "software in mode {mode}, at {event}",
+    "pseamldr": "the host kernel behind a P-SEAMLDR call",
+    "np-seamldr": "the BIOS or OS loader that reads NP-SEAMLDR's answer",
+    "memory-plan": "the host kernel whose INSTALL needs the memory",
+    "sigstruct": "the host kernel whose INSTALL is judged",
+    "blob": "user space that writes the image",
+    "update": "the administrator who updates the module",
+}
+"""Set -> who uses what it asks about; names in braces are fields of the input."""
+
+
+def words_of(outcome: Mapping[str, object]) -> str:
+    """An outcome object of the kit as tables spell outcomes."""
+    match outcome:
+        case {"kind": "fault", "mnemonic": str(name)}:
+            code = outcome.get("error_code")
+            return name if code is None else f"{name}({code})"
+        case {"kind": "vm_exit", "reason": reason}:
+            return f"VM exit {reason}"
+        case {"kind": "vmfail_invalid"}:
+            return "VMfailInvalid"
+        case {"kind": "vmfail_valid", "error": error}:
+            return f"VMfailValid({error})"
+        case {"kind": "entry_failure", "reason": reason}:
+            return f"VM-entry failure {reason}"
+        case {"kind": "entered", "target": target}:
+            return f"entered {target}"
+        case {"kind": "left", "target": target}:
+            return f"left {target}" + (f", {LOST}" if outcome.get("vmcs_lost") else "")
+        case {"kind": kind}:
+            return str(kind)
+    return "something that is no outcome"
+
+
+def noticed_in(
+    set_name: str, given: Mapping[str, object], came: Mapping[str, object], must: Mapping[str, object], path: str,
+    field_came: object, field_must: object,
+) -> list[Noticed]:
+    """Who would notice that a test of the kit is answered otherwise: ``came`` is the answer, ``must`` what must come.
+
+    Where the outcome differs, what each client sees of it; else the field itself, for the software that executes.
+    """
+    facts = {name: on for name, on in given.items() if isinstance(on, bool)}
+    instruction = INSTRUCTIONS.get(set_name)
+    one, other = came.get("outcome"), must.get("outcome")
+    if instruction and path.partition(".")[0] == "outcome" and isinstance(one, dict) and isinstance(other, dict):
+        said, ours = words_of(one), words_of(other)
+        if said != ours and _is_known(said):
+            return noticed_by(instruction, facts, said, ours)
+    who = executing(facts) if instruction else CLIENTS.get(set_name, "whoever relies on it").format_map(_Named(given))
+    if path.partition(".")[0] == "outcome" and isinstance(one, dict) and isinstance(other, dict):
+        said, ours = words_of(one), words_of(other)
+        if said != ours:
+            return [Noticed(who, said, ours)]
+    return [Noticed(who, f"{path} {_short(field_came)}", f"{path} {_short(field_must)}")]
+
+
+def _is_known(words: str) -> bool:
+    """Whether an exit that somebody claims has a reason that is a number KVM is asked about."""
+    return not words.startswith("VM exit") or words in ("VM exit 76", "VM exit 77")
+
+
+class _Named(dict[str, object]):
+    """Fields of an input by name; one that is not there is said to be unknown."""
+
+    def __missing__(self, name: str) -> str:
+        return f"unknown {name}"
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
