@@ -75,11 +75,15 @@ def _document(args: argparse.Namespace) -> dict[str, Any]:
     from seamref.commands._names import pick
     from seamref.errors import SeamrefError
     from seamref.export import sets
-    from seamref.export.form import vectors_of
+    from seamref.export.form import VectorSet, vectors_of
     from seamref.export.kit import document_of
 
     if args.kit is None:
         which = sets.load(pick(args.set, sets.NAMES, "set"))
+        if not isinstance(which, VectorSet):
+            names = ", ".join(held.name for held in sets.vectors())
+            raise SeamrefError(f"set {which.name} is in a format of recordings ({which.format}), whose cases are whole "
+                               f"sessions: replay it from the kit; consume asks {names}")
         return document_of(which, vectors_of(which, small=args.small))
     if args.small:
         raise SeamrefError("--kit: the kit says how many tests it has, without --small")

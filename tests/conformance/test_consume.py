@@ -20,7 +20,7 @@ from seamref.conformance.consume import Report, consume, first_difference, group
 from seamref.conformance.consumer import LINE_LIMIT, Kind, ended_in_words
 from seamref.errors import SeamrefError
 from seamref.export import sets
-from seamref.export.form import vectors_of
+from seamref.export.form import VectorSet, vectors_of
 from seamref.export.kit import document_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +29,7 @@ EXAMPLES = ROOT / "examples"
 
 @cache
 def document(name: str = "tdcall", small: bool = False) -> dict[str, Any]:
-    which = sets.load(name)
+    which = next(held for held in sets.vectors() if held.name == name)
     return document_of(which, vectors_of(which, small=small))
 
 
@@ -284,6 +284,7 @@ def test_consume__an_exported_kit(tmp_path: Path, capsys: pytest.CaptureFixture[
     (["--set", "tdcal", "--", "true"], "no set 'tdcal'; did you mean tdcall?"),
     (["--set", "tdcall", "--revision", "X", "--", "true"], "set tdcall has no revision 'X'; there are silicon"),
     (["--set", "tdcall", "--only", "nothing*", "--", "true"], "no test of tdcall fits 'nothing*'"),
+    (["--set", "pseamldr", "--", "true"], "set pseamldr is in a format of recordings"),
     (["--set", "tdcall", "--timeout", "0", "--", "true"], "--timeout: 0, must be 0.01 to 3600 seconds"),
     (["--set", "tdcall", "--timeout", "nan", "--", "true"], "--timeout: nan, must be"),
     (["--set", "tdcall", "--restarts", "-1", "--", "true"], "--restarts: -1, must be 0 to 1000"),
@@ -296,13 +297,12 @@ def test_consume__bad_input_is_one_line(line: list[str], says: str, capsys: pyte
     assert says in err and err.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", sets.NAMES)
-def test_every_set_says_who_would_notice(name: str) -> None:
-    which = sets.load(name)
+@pytest.mark.parametrize("which", sets.vectors(), ids=lambda which: which.name)
+def test_every_set_says_who_would_notice(which: VectorSet) -> None:
     case = next(iter(which.cases()))
     whole = which.whole(case.input)
     output = which.answer(whole, next(iter(which.revisions))).output
-    seen = noticed_in(name, whole, {}, output, "rax", "0x1", "0x0")
+    seen = noticed_in(which.name, whole, {}, output, "rax", "0x1", "0x0")
     assert seen and "unknown" not in seen[0].who and seen[0].who != "whoever relies on it", seen
 
 
