@@ -14,9 +14,21 @@ from seamref.arch import areas, lab
 from seamref.arch.areas import CHECKS, GUEST, HOST
 from seamref.arch.lp import ARITHMETIC, EFER_LMA, EFER_LME, Activity, Lp
 from seamref.arch.memory import Agent
-from seamref.arch.outcome import Entered, EntryFailed, Fault, Guest, Left, Target, VmExit, VmFailInvalid
+from seamref.arch.msr import MSRS, SEAMRR_MASK
+from seamref.arch.outcome import (
+    Entered,
+    EntryFailed,
+    ExitReason,
+    Fault,
+    Guest,
+    Left,
+    Target,
+    Vector,
+    VmExit,
+    VmFailInvalid,
+)
 from seamref.arch.platform import Platform
-from seamref.arch.revision import REVISIONS, Revision, SeamretVmcs
+from seamref.arch.revision import REVISIONS, SILICON, Revision, SeamretVmcs
 from seamref.arch.seam import seamcall, seamret, tdcall
 from seamref.arch.software import call
 from seamref.arch.vmcs import BY_NAME, NONE, get, put
@@ -103,12 +115,16 @@ def test_SEAMCALL_SEAMRET__the_vmm_has_everything_again_but_what_the_clauses_nam
 def test_SEAMCALL__a_failed_one_changes_nothing_but_rflags(
     context: dict[str, Any], revision: Revision, target: Target, data: st.DataObject
 ) -> None:
-    """Each way to fail in VMX root operation, over random contexts."""
+    """Each way to fail outside VMX non-root operation, over random contexts."""
     platform = lab.platform(revision=revision)
     lp = platform.lp(0)
+    way = data.draw(st.sampled_from(("mov_ss", "user", "not loaded", "busy", "not 64-bit", "SMM", "no SEAM", "VMX off",
+                                     "SEAMRR off", "SEAM root")))
+    if way == "SEAM root":
+        assert isinstance(seamcall(platform, 0), Entered)
+        lp = platform.lp(0)
     put_context(lp, context)
-    lp.rax = (target is Target.P_SEAMLDR) << 63
-    way = data.draw(st.sampled_from(("mov_ss", "user", "not loaded", "not 64-bit", "SMM")))
+    lp.rax = (target is Target.P_SEAMLDR or way == "busy") << 63
     match way:
         case "mov_ss":
             lp.mov_ss_blocking = True
@@ -116,14 +132,22 @@ def test_SEAMCALL__a_failed_one_changes_nothing_but_rflags(
             lp.cpl = 3
         case "not loaded":
             lab.set_ready(platform, seam=False, p_seamldr=False)
+        case "busy":
+            platform.P_SEAMLDR_MUTEX = 1
         case "not 64-bit":
             lp.cs_l = False
-        case _:
+        case "SMM":
             lp.in_smm = True
+        case "no SEAM":
+            platform.config = replace(platform.config, has_SEAM=False)
+        case "VMX off":
+            lp.vmx_on = False
+        case "SEAMRR off":
+            platform.set_msr(lp, SEAMRR_MASK, platform.msr_value(lp, SEAMRR_MASK) & ~SEAMRR_VALID)
     before, fork = context_of(lp), platform.fork()
     outcome = seamcall(platform, 0)
     after = context_of(platform.lp(0))
-    if way == "not loaded":
+    if way in ("not loaded", "busy"):
         assert isinstance(outcome, VmFailInvalid)
         assert after == {**before, "rflags": before["rflags"] & ~ARITHMETIC | 1}
     else:
@@ -133,11 +157,12 @@ def test_SEAMCALL__a_failed_one_changes_nothing_but_rflags(
 
 
 TD_VMCS = lab.SEAMRR.base + 0x100000
+SEAMRR_VALID = MSRS[SEAMRR_MASK].bit("valid").mask
 
 
-def _monitor(td: bool) -> Platform:
+def _monitor(td: bool, revision: Revision = SILICON) -> Platform:
     """Processor 0 in VMX root operation, or in SEAM root, with a VMCS that a guest can be entered through."""
-    platform = lab.platform()
+    platform = lab.platform(revision=revision)
     lp = platform.lp(0)
     if td:
         region = bytearray(lab.vmm_vmcs(platform, lp))
@@ -149,10 +174,35 @@ def _monitor(td: bool) -> Platform:
     return platform
 
 
-@given(CONTEXT, st.booleans())
-def test_VMX_exit__a_guest_goes_on_with_everything_that_it_had(context: dict[str, Any], td: bool) -> None:
+@given(CONTEXT, REVISION, st.booleans(), st.sampled_from(Target), st.sampled_from((0, 3)))
+def test_SEAMCALL_non_root__a_guest_that_tries_it_has_everything_again(
+    context: dict[str, Any], revision: Revision, td: bool, target: Target, cpl: int
+) -> None:
+    """In a legacy guest and in a TD: a fault that changes nothing, or an exit behind which the guest goes on."""
+    platform = _monitor(td, revision)
+    assert vmlaunch(platform, 0) == Guest("VMLAUNCH.host")
+    lp = platform.lp(0)
+    put_context(lp, context)
+    lp.rax, lp.cpl = (target is Target.P_SEAMLDR) << 63, cpl
+    if cpl:
+        lp.ss_ar, lp.cs_ar = lp.ss_ar | cpl << 5, lp.cs_ar | cpl << 5
+    before = context_of(lp)
+    outcome = seamcall(platform, 0)
+    if isinstance(outcome, VmExit):
+        assert outcome.reason == ExitReason.SEAMCALL and not platform.lp(0).non_root
+        assert not cpl or not revision.cpl_before_exit
+        assert vmresume(platform, 0) == Guest("VMRESUME.host")
+    else:
+        assert isinstance(outcome, Fault)
+        assert outcome.vector is (Vector.UD if td and not revision.inSEAM_means_root else Vector.GP)
+    assert context_of(platform.lp(0)) == before
+
+
+@given(CONTEXT, REVISION, st.booleans())
+def test_VMX_exit__a_guest_goes_on_with_everything_that_it_had(context: dict[str, Any], revision: Revision,
+                                                             td: bool) -> None:
     """VMX.exit and VMX.entry: RIP is not moved by hardware; for a TD (TDCALL in SEAM) and for a legacy guest."""
-    platform = _monitor(td)
+    platform = _monitor(td, revision)
     assert vmlaunch(platform, 0) == Guest("VMLAUNCH.host")
     lp = platform.lp(0)
     put_context(lp, context)
