@@ -10,6 +10,7 @@ from seamref.export.recording import RecordedSet
 
 NAMES: tuple[str, ...] = (
     "seamcall", "seamret", "seamops", "tdcall", "msr", "memory-access", "enteraccs", "events", "pseamldr", "npseamldr",
+    "memory-plans", "sigstruct", "rsa", "blob", "update",
 )
 """The sets in their order; each is the object ``SET`` of the module of its name."""
 
