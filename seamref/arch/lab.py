@@ -59,10 +59,10 @@ def advance_rip(lp: Lp) -> None:
 register_program(Answer())
 
 
-def transfer_vmcs(platform: Platform, lp: Lp, cr3: int, rip: int = CODE) -> bytes:
+def transfer_vmcs(platform: Platform, lp: Lp, cr3: int, rip: int = CODE, **fields: int) -> bytes:
     """A transfer VMCS as the loaders fill it (default1 controls, 64-bit host, guest RIP not canonical)."""
     msrs = {address: platform.msr_value(lp, address) for address in TRANSFER_MSRS}
-    return make_vmcs({**transfer_fields(msrs), "host_cr3": cr3, "host_rip": rip})
+    return make_vmcs({**transfer_fields(msrs), "host_cr3": cr3, "host_rip": rip, **fields})
 
 
 def vmm_vmcs(platform: Platform, lp: Lp) -> bytes:

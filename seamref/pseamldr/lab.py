@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from seamref.arch.lab import set_ready, transfer_vmcs
 from seamref.arch.lp import CR4_VMXE
 from seamref.arch.memory import Agent, Range
 from seamref.arch.msr import SEAMRR_BASE, SEAMRR_LOCK, SEAMRR_MASK, SEAMRR_VALID, TME_ACTIVATE
@@ -18,8 +19,7 @@ from seamref.arch.outcome import Left
 from seamref.arch.platform import VMX_MSRS as SERVER_VMX_MSRS
 from seamref.arch.platform import Platform, PlatformConfig, Topology
 from seamref.arch.software import P_SEAMLDR_PROGRAM, Port, SeamRun, call, make_stub
-from seamref.arch.structures import P_SYS_INFO_TABLE, SEAMEXTEND
-from seamref.arch.vmcs import TRANSFER_MSRS, make_vmcs, transfer_fields
+from seamref.arch.structures import P_SYS_INFO_TABLE
 from seamref.pseamldr.api import PAGE, Leaf, Recoverability, Status
 from seamref.pseamldr.build import Build
 from seamref.pseamldr.data import P_SEAMLDR_DATA
@@ -88,12 +88,9 @@ def load_p_seamldr(platform: Platform, build: Build, sysinfo: Mapping[str, Any])
 
 
 def _transfer_vmcs(platform: Platform, lp: Lp, root: int) -> bytes:
-    msrs = {address: platform.msr_value(lp, address) for address in TRANSFER_MSRS}
-    return make_vmcs({
-        **transfer_fields(msrs), "host_cr3": root, "host_rip": LINEAR["code"], "host_fs_base": LINEAR["sysinfo"],
-        "host_gs_base": LINEAR["data"], "host_rsp": LINEAR["stack"] + STACK_SIZE - PAGE - 8,
-        "host_ssp": LINEAR["stack"] + STACK_SIZE - 8,
-    })
+    return transfer_vmcs(
+        platform, lp, root, LINEAR["code"], host_fs_base=LINEAR["sysinfo"], host_gs_base=LINEAR["data"],
+        host_rsp=LINEAR["stack"] + STACK_SIZE - PAGE - 8, host_ssp=LINEAR["stack"] + STACK_SIZE - 8)
 
 
 def platform(
@@ -125,9 +122,7 @@ def platform(
     load_p_seamldr(made, build or Build(), {
         "tot_num_lps": len(made.lps), "tot_num_sockets": topology.sockets, "socket_cpuid_table": table, **sysinfo,
     })
-    register = bytearray(SEAMEXTEND.size)
-    SEAMEXTEND.poke(register, "p_seamldr_ready", 1)
-    made.SEAMEXTEND = bytes(register)
+    set_ready(made, p_seamldr=True)
     return made
 
 
