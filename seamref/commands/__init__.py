@@ -69,6 +69,13 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
 }
 """What one would type; the tests see to it that each can be parsed."""
 
+WITHOUT_JSON: dict[str, str] = {
+    "completion": "its answer is a script for a shell", "man": "its answer is a page for man",
+    "blob demo": "a demonstration for a reader; `blob check --json` answers programs",
+    **{f"blob {verb}": "its answer is the file that it writes" for verb in ("join", "split", "convert", "mint")},
+}
+"""Commands without ``--json``, and why; every other one answers a program with a format id and seamref's version."""
+
 NO: dict[str, str] = {
     "access": "the access is refused", "blob": "a rule of the format, or the kernel asked about, refuses the file",
     "boot": "the chain stopped before P-SEAMLDR answered", "clause": "nothing carries the clause",

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from seamref.arch.peers import both_can_be, get_implementation, peer_differences
     from seamref.arch.revision import REVISIONS
     from seamref.arch.spaces import SEAMCALL
-    from seamref.commands._answer import Rows
+    from seamref.commands._answer import Rows, envelope
     from seamref.commands._names import pick
     from seamref.errors import SeamrefError
 
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
              ["silicon", "SDM", "343754-002", "343754-001"]]
     revisions = [REVISIONS[name] for name in names]
     if args.json and not args.diff:
-        made = export(names)
+        made = envelope("seamcall", export(names))
         if args.reachable:
             made["states"] = made["reachable"]
             made["revisions"] = {name: [table[state] for state in made["reachable"]]

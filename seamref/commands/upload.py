@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from seamref.commands._answer import Rows
+    from seamref.host.fw_upload import Terminal
     from seamref.host.kernel import Host
 
 HELP = "echo 1 > loading; cat image > data; echo 0 > loading, on a machine of your choice"
@@ -19,6 +21,9 @@ HELP = "echo 1 > loading; cat image > data; echo 0 > loading, on a machine of yo
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    from seamref.commands._answer import add_json
+
+    add_json(parser)
     parser.add_argument("image", nargs="?", default="1.5.16", metavar="IMAGE", help="file, or name of a module build")
     parser.add_argument("--running", default="1.5.05", metavar="BUILD", help="module build installed at boot")
     parser.add_argument("--cpus", type=int, default=2, metavar="N", help="logical processors of the machine")
@@ -42,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the session; 1 when the update failed."""
+    from seamref.commands._answer import Rows
     from seamref.commands._files import read
     from seamref.commands._names import count, pick
     from seamref.errors import NotModelled, SeamrefError
@@ -83,23 +89,43 @@ def run(args: argparse.Namespace) -> int:
     remaining = [path for path in files(host) if path.endswith("num_remaining_updates")]
     session = [f"cat {version}", *(f"cat {path}" for path in remaining), f"cd {where}", "echo 1 > loading",
                f"cat {name} > data", "echo 0 > loading", "cat status", "cat error", f"cat {version}", "dmesg"]
-    note = None if args.signer_of else foreign_signer(data)
-    if note:
-        print(f"note: {note}")
-    if stands:
-        print(f"note: {stands}")
+    rows = Rows(args, "upload", "session")
+    notes = [note for note in (None if args.signer_of else foreign_signer(data), stands) if note]
+    for note in notes:
+        rows.say(f"note: {note}")
+    told = {"image": args.image, "running": running, "series": series.name, "cpus": args.cpus,
+            "sockets": args.sockets, "notes": notes}
     try:
-        print(shell.session(*session[:-4]))
+        rows.say(_typed(shell, rows, session[:-4]))
     except NotModelled as gap:
-        return _unknown_code(host, gap)
+        return _unknown_code(host, gap, rows, told)
+    states = _states(host) if args.states else {}
     if args.states:
-        print(_states(host))
-    print(shell.session(*session[-4:]))
+        rows.say("\n".join(f"    {state:12} {', '.join(f'{name} on {_cpus(cpus)}' for name, cpus in calls.items())}"
+                           for state, calls in states.items()))
+    rows.say(_typed(shell, rows, session[-4:]))
     after = [count_of(host, td) for td in tds]
     for number, (one, other) in enumerate(zip(before, after, strict=True)):
-        print(f"TD {number}: counted to {one} before, {other if isinstance(other, str) else f'to {other}'} after")
-    good = host.state.upload is not None and host.state.upload.error is None and not host.state.upload.hung
-    return 0 if good and host.state.module.initialized else 1
+        rows.say(f"TD {number}: counted to {one} before, {other if isinstance(other, str) else f'to {other}'} after")
+    upload = host.state.upload
+    good = upload is not None and upload.error is None and not upload.hung
+    return rows.end(
+        0 if good and host.state.module.initialized else 1, **told, updated=good,
+        error=None if upload is None else upload.error, module_initialized=host.state.module.initialized,
+        states=states, tds=[{"before": one, "after": other} for one, other in zip(before, after, strict=True)],
+        log=host.state.dmesg, gap=None)
+
+
+def _typed(shell: Terminal, rows: Rows, commands: list[str]) -> str:
+    """Type commands one after another: the session as a terminal shows it; each answer is kept for a program."""
+    shown = []
+    for command in commands:
+        text = shell.session(command)
+        answer = text.splitlines()[1:]
+        if rows.json and command != "dmesg":
+            rows.rows.append({"command": command, "answer": answer})
+        shown.append(text)
+    return "\n".join(shown)
 
 
 def _appoint(host: Host, data: bytes, build: str | None) -> str | None:
@@ -122,12 +148,13 @@ def _appoint(host: Host, data: bytes, build: str | None) -> str | None:
     return appointed.says
 
 
-def _unknown_code(host: Host, gap: Exception) -> int:
+def _unknown_code(host: Host, gap: Exception, rows: Rows, told: dict[str, Any]) -> int:
     """The loader took an image whose code is nobody's here."""
-    print("\n".join(host.state.dmesg))
-    print(f"P-SEAMLDR took the image; its own code cannot run on this machine ({gap}); --stands-for BUILD lets a "
-          "model run in its place")
-    return 1
+    rows.say("\n".join(host.state.dmesg))
+    rows.say(f"P-SEAMLDR took the image; its own code cannot run on this machine ({gap}); --stands-for BUILD lets a "
+             "model run in its place")
+    return rows.end(1, **told, updated=False, error=None, module_initialized=host.state.module.initialized, states={},
+                    tds=[], log=host.state.dmesg, gap=str(gap))
 
 
 def foreign_signer(data: bytes) -> str | None:
@@ -150,7 +177,7 @@ def foreign_signer(data: bytes) -> str | None:
             "signer")
 
 
-def _states(host: Host) -> str:
+def _states(host: Host) -> dict[str, dict[str, list[int]]]:
     """Which SEAMCALLs each CPU makes in each state; the update is the one that `echo 0 > loading` has queued."""
     from seamref.host import fw_upload
     from seamref.host.abi import leaf_title
@@ -169,10 +196,7 @@ def _states(host: Host) -> str:
         return ready[0]
 
     fw_upload.work_to_end(host, watch)
-    return "\n".join(
-        f"    {state:12} {', '.join(f'{name} on {_cpus(cpus)}' for name, cpus in calls.items())}"
-        for state, calls in made.items()
-    )
+    return made
 
 
 def _cpus(cpus: list[int]) -> str:
