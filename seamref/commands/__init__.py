@@ -15,7 +15,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "look at numbers and files": ("explain", "doctor", "identify", "inspect", "verify", "plan", "blob", "acm"),
     "run the chain": ("boot", "uefi", "install", "upload", "failures", "serialise", "module-story", "module-update",
                       "module-build", "module-handoff"),
-    "prove and compare": ("explore", "conform", "seamcall-table", "peers", "consume", "export", "vectors"),
+    "prove and compare": ("explore", "campaign", "conform", "seamcall-table", "peers", "consume", "export", "vectors"),
     "for authors": ("clause", "layout", "completion", "man"),
 }
 """What a user wants to do, and the commands for it; those named nowhere are listed last."""
@@ -31,6 +31,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "blob": ("blob mint module.blob", "blob convert module.blob module.v2.blob",
              "blob check module.blob --kernel merged"),
     "boot": ("boot --sockets 2 --lps 4", "boot --break unlocked --trace"),
+    "campaign": ("campaign --scenarios update,info-callers --faults none,mc --cpus 2-3",
+                 "campaign --faults none,all --store found.jsonl --html found.html --junit found.xml",
+                 "campaign --report --store found.jsonl --json"),
     "clause": ("clause SEAMCALL.cpl", "clause INSTALL.params --json",
                "clause --mark chosen"),
     "completion": ("completion bash",),
@@ -78,7 +81,9 @@ WITHOUT_JSON: dict[str, str] = {
 
 NO: dict[str, str] = {
     "access": "the access is refused", "blob": "a rule of the format, or the kernel asked about, refuses the file",
-    "boot": "the chain stopped before P-SEAMLDR answered", "clause": "nothing carries the clause",
+    "boot": "the chain stopped before P-SEAMLDR answered",
+    "campaign": "a case breaks what its scenario does not declare, or differs from --baseline",
+    "clause": "nothing carries the clause",
     "conform": "a case differs", "consume": "a test is answered otherwise, or not at all",
     "doctor": "something is wrong, or it is not shown that all is well",
     "explain": "nothing is known about something that was asked",

@@ -862,7 +862,7 @@ _bug("processor: SMM writes P_SEAMLDR_RANGE while P-SEAMLDR runs", "MEMORY.p_sea
      alone=True)
 _bug("processor: shutdown in SEAM keeps the ready flags", "EVENT.shutdown_in_SEAM", "death-closes-seam",
      Replaced("arch.events:shutdown", _flags_survive), Replaced("host.seamcall:shutdown", _flags_survive),
-     Replaced("explore.faults:shutdown", _flags_survive), faults=("shutdown",), aside=("no-deadlock",))
+     Replaced("explore.faults:shutdown", _flags_survive), faults=("shutdown",), aside=("no-deadlock",), alone=True)
 _bug("processor: SEAMRET leaves NMIs inhibited", "SEAMRET.leave", "blocking-kept", Replaced(
     "arch.seam:_leave_SEAM", _behind_SEAMRET(lambda platform, lp: setattr(lp, "nmi_inhibit", True))), alone=True)
 _bug("processor: SEAMRET leaves SMIs inhibited", "SEAMRET.leave", "blocking-kept", Replaced(
