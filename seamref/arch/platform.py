@@ -210,7 +210,7 @@ class Platform:
 
     def fork(self) -> Platform:
         """An independent copy; nothing is copied until one side changes it.  Listeners stay behind."""
-        other = object.__new__(Platform)
+        other = object.__new__(type(self))
         other.config = self.config
         other.revision = self.revision
         other._lps = dict(self._lps)
@@ -427,6 +427,22 @@ class Platform:
         else:
             self.store_.write(plain, data, keyid)
         return None
+
+    def add(
+        self, agent: Agent, address: int, value: int, size: int, lp: Lp | None = None, *, tells: int = 0
+    ) -> int | Fault:
+        """LOCK XADD: one access that adds, modulo the size; of the old value only the bits ``tells`` come back.
+
+        ``tells`` may name no bit that adding ``value`` can change, so two such additions commute.
+        """
+        if tells & -(value & -value):
+            raise SeamrefError(f"adding {value}: the bits 0x{tells:X} of the old value depend on who comes first")
+        held = self.load(agent, address, size, lp)
+        if isinstance(held, Fault):
+            return held
+        old = int.from_bytes(held, "little")
+        fault = self.store(agent, address, (old + value & (1 << 8 * size) - 1).to_bytes(size, "little"), lp)
+        return old & tells if fault is None else fault
 
     def zero(self, agent: Agent, address: int, size: int, lp: Lp | None = None) -> Fault | None:
         """Write zeros over a range (sparse: whole pages are forgotten)."""

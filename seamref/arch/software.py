@@ -261,6 +261,13 @@ class Port:
         if fault is not None:
             raise MemoryFault(fault, address, True)
 
+    def add(self, address: int, value: int, size: int, tells: int = 0) -> int:
+        """LOCK XADD; of the old value only the bits ``tells``."""
+        old = self.platform.add(self.agent, address, value, size, self.lp, tells=tells)
+        if isinstance(old, Fault):
+            raise MemoryFault(old, address, True)
+        return old
+
     def read_int(self, address: int, size: int = 8) -> int:
         """A little-endian integer."""
         return int.from_bytes(self.read(address, size), "little")

@@ -26,7 +26,7 @@ from seamref.arch.lp import _DEFAULTS, Lp
 from seamref.arch.vmcs import FIELDS
 from seamref.explore.world import Setting, World
 from seamref.host.abi import Args
-from seamref.host.records import Cpu, Task
+from seamref.host.records import Cpu, Task, having
 
 _NAMES = tuple(name for name in _DEFAULTS if name not in ("activity", "program_state"))
 _WORDS = tuple(field.offset for field in FIELDS if field.size == 8)
@@ -35,10 +35,11 @@ _LIMIT = 200_000
 
 
 class Print(NamedTuple):
-    """A fingerprint, and how many worlds have it (1 without symmetry)."""
+    """A fingerprint, how many worlds have it (1 without symmetry), and the parts of the CPUs in their order."""
 
     key: bytes
     worlds: int
+    parts: tuple[bytes, ...] = ()
 
 
 def _digest(data: bytes | bytearray) -> bytes:
@@ -135,7 +136,7 @@ class Canon:
         known = self._cpu.get(id(record))
         if known is not None and known[0] is record:
             return known[1]
-        plain = replace(
+        plain = having(
             record, apicid=0, vmxon_region=self._named(cpu, record.vmxon_region), vmcs=self._named(cpu, record.vmcs),
             tasks=tuple(self._task(cpu, task) for task in record.tasks),
         )
@@ -254,16 +255,18 @@ class Canon:
             for cpu, ret in update.rets:  # who returned 0 when is read by nobody; errors keep their order
                 mine[cpu].append(("returned", int(ret), wrong if ret else 0))
                 wrong += bool(ret)
-            update = replace(update, rets=(), cpus=(len(update.cpus),))
+            update = having(update, rets=(), cpus=(len(update.cpus),))
         for name, holder in (("seamldr_lock", state.seamldr_lock), ("sysinit_lock", state.sysinit_lock)):
             if holder is not None:
                 mine[holder].append(name)
         if mutex is not None:
             mine[self.number[mutex]].append("mutex")
-        fault = rest.fault
-        if fault is not None and fault.actor < len(mine):
-            mine[fault.actor].append(fault.kind)
-            fault = None
+        faults = []
+        for number, armed in enumerate(rest.faults):
+            if armed.actor < len(mine):
+                mine[armed.actor].append((number, armed.kind))
+            else:
+                faults.append(armed)
         parts = []
         for cpu, id in enumerate(self.apicids):
             lp = platform.peek_lp(id)
@@ -279,7 +282,7 @@ class Canon:
             sorted(platform.board.items(), key=lambda item: str(item[0])),
             sorted(platform.msrs.items()), sorted(platform.package_msrs.items()),
             state.module, state.sysinfo, sorted(state.features), sorted(state.bugs), state.hotplug_readers, update,
-            state.upload, state.device, state.tds, state.heap, sorted(state.printed_once), fault,
+            state.upload, state.device, state.tds, state.heap, sorted(state.printed_once), faults,
             rest.extras, rest.ghost,
         )
         memory = platform.store_.digest_without(self.left_out)
@@ -296,4 +299,19 @@ class Canon:
             worlds *= factorial(len(members))
             for count in Counter(members).values():
                 worlds //= factorial(count)
-        return Print(_digest(rest + b"".join(chosen)), worlds)
+        return Print(_digest(rest + b"".join(chosen)), worlds, tuple(parts))
+
+    def order(self, one: tuple[bytes, ...], other: tuple[bytes, ...]) -> tuple[int, ...] | None:
+        """How CPUs are exchanged between two worlds of one class: CPU n of the one is the other's ``order[n]``.
+
+        ``None``: nothing is exchanged.
+        """
+        if one == other:
+            return None
+        found = list(range(len(one)))
+        for group in self.groups:
+            ours = sorted(group, key=lambda cpu: one[cpu])
+            theirs = sorted(group, key=lambda cpu: other[cpu])
+            for cpu, of in zip(ours, theirs, strict=True):
+                found[cpu] = of
+        return tuple(found)

@@ -8,8 +8,12 @@ replayed from there.
 
 Three reductions, each of which can be switched off: *symmetry* (worlds that differ in which interchangeable CPU is in
 which situation are one state), *partial order* (a step that cannot matter to anybody before it is taken is taken
-alone, see :mod:`seamref.explore.independence`), *memo* (hashing, signatures and layout of the same bytes are computed
-once).
+alone), *memo* (hashing, signatures and layout of the same bytes are computed once).
+
+Which steps to take alone is guessed from a table (:mod:`seamref.explore.independence`); whether the guess was right is
+decided by what steps are seen to read and write (:mod:`seamref.explore.observe`, :mod:`seamref.explore.races`).  Where
+it was wrong the search begins again, and takes no step alone there.  Whether CPUs that are called interchangeable
+behave alike is looked at too, once for each place where two are exchanged.
 """
 
 from __future__ import annotations
@@ -17,17 +21,20 @@ from __future__ import annotations
 import sys
 import time
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from seamref.errors import SeamrefError
 from seamref.explore.canonical import Canon, Print
 from seamref.explore.independence import CAUTIOUS, Assume, persistent
 from seamref.explore.memo import remembering
+from seamref.explore.observe import SAW, Seen, observed
 from seamref.explore.parallel import in_processes
 from seamref.explore.properties import Property, get_property
-from seamref.explore.world import STRIKE, Did, World
+from seamref.explore.races import Pending, Race, alone, follow, merge, renamed
+from seamref.explore.world import FAULTS, STRIKE, Did, World
 
 if TYPE_CHECKING:
     from seamref.explore.scenarios import Scenario
@@ -35,15 +42,18 @@ if TYPE_CHECKING:
 MAX_STATES = 2_000_000
 MAX_DEPTH = 20_000
 """Steps in one run: more is taken for a livelock."""
-MAX_MEMORY = 2_000
+MAX_MEMORY = 1_000
 """MiB of resident memory at which an exploration stops."""
+SHORTEN_SECONDS = 2.0
+"""Time to shorten one counterexample by replaying it without some of its steps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counterexample:
     """A run that breaks a property (``broken``): how it began, every step, and what is wrong in the end.
 
-    ``shortest``: no shorter run breaks it, of any interleaving (found or confirmed without partial order).
+    ``shortest``: no shorter run breaks it, of any interleaving (found by a search without partial order).  Else it is
+    the first of the reduced search, which takes fewer orders, shortened by leaving steps out.
     """
 
     broken: str
@@ -69,6 +79,8 @@ class Result:
     ``ends``         final states
     ``complete``     every reachable state was looked at (up to the reductions); else ``why`` says what stopped it
     ``assumed``      what partial-order reduction took for granted and never saw contradicted
+    ``widened``      where steps were not taken alone after all, and why: what was touched, and by whom
+    ``notes``        what else there is to say, a sentence each
     """
 
     scenario: str
@@ -88,6 +100,8 @@ class Result:
     reductions: tuple[str, ...] = ()
     assumed: Assume = CAUTIOUS
     outcomes: tuple[tuple[str, int], ...] = ()
+    widened: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def holds(self) -> bool:
@@ -130,6 +144,8 @@ class Search:
     max_memory: int = MAX_MEMORY
     max_depth: int = MAX_DEPTH
     stop_first: bool = True
+    stop_all: bool = False
+    widened: frozenset[str] = frozenset()
     progress: Progress | None = None
     quiet_seconds: float = 3.0
     states: int = 0
@@ -144,17 +160,32 @@ class Search:
     parents: list[array[int]] = field(default_factory=list)
     actors: list[array[int]] = field(default_factory=list)
     watch: Callable[[World, list[int], list[int]], None] | None = None
+    races: dict[str, str] = field(default_factory=dict)
+    unlike: str = ""
+    struck: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         first = self.roots[0]
         apicids = tuple(cpu.apicid for cpu in first.host.state.cpus)
         self._canon = Canon(first.setting, apicids, self.symmetry)
+        self._everybody = (1 << len(first.actors)) - 1
+        self._compared: set[tuple[str, int, int]] = set()
+        self._pending: list[Pending] = []
+        self._place: tuple[int, int] = (0, 0)
+        if self.por:
+            SAW.begin(apicids, first.setting.own)
+            for root in self.roots:
+                root.host = observed(root.host)
         self._steps = [p for p in self.properties if p.step is not None]
         self._finals = [p for p in self.properties if p.final is not None]
         self._began = time.perf_counter()
         self._told = self._began
 
     _canon: Canon = field(init=False)
+    _everybody: int = field(init=False)
+    _compared: set[tuple[str, int, int]] = field(init=False)
+    _pending: list[Pending] = field(init=False)
+    _place: tuple[int, int] = field(init=False)
     _steps: list[Property] = field(init=False)
     _finals: list[Property] = field(init=False)
     _began: float = field(init=False)
@@ -175,7 +206,7 @@ class Search:
                     self.why = f"{used:,.0f} MiB in use: the bound of {self.max_memory:,} MiB is met (max_memory)"
                     return
                 frontier = self._next_level(frontier)
-                if self.stop_first and self.broken:
+                if self.broken and self._enough():
                     self.why = "stopped at the first counterexample"
         except KeyboardInterrupt:
             self.why = "interrupted"
@@ -193,6 +224,7 @@ class Search:
                 self.parents[0].append(index)
                 self.actors[0].append(-1)
                 self._stored(key)
+                self._pending.append({})
         self.widths.append(len(frontier))
         return frontier
 
@@ -202,63 +234,158 @@ class Search:
 
     def _next_level(self, frontier: list[World]) -> list[World]:
         depth = len(self.widths)
-        seen: set[bytes] = set()
+        known: dict[bytes, tuple[int, tuple[bytes, ...]]] = {}
         following: list[World] = []
+        pendings: list[Pending] = []
         parents, actors = array("q"), array("h")
         self.parents.append(parents)
         self.actors.append(actors)
+
+        def keep(child: World, pending: Pending, index: int, choice: int) -> None:
+            parents.append(index)
+            actors.append(choice)
+            following.append(child)
+            pendings.append(pending)
+
         for index, world in enumerate(frontier):
             frontier[index] = None  # type: ignore[call-overload]  # let go of it as soon as it is expanded
             if self._bound():
                 break
-            for choice in self._choices(world, depth - 1, index):
-                actor = choice % STRIKE
-                child = world.fork()
-                did = child.take(choice)
-                if did.pointless:
-                    continue
-                self.transitions += 1
-                if self.por:
-                    self._contradiction(world, child, actor)
+            self._place = depth - 1, index
+            for choice, child, did, behind in self._children(world, index):
                 wrong = self._check_step(world, child, did)
+                pending = behind(wrong is not None)
                 key = self._canon(child)
                 if wrong is not None and wrong[0] not in self.broken:
                     # The state itself may be known already: what breaks is the step.
-                    parents.append(index)
-                    actors.append(choice)
-                    following.append(child)
-                    if key.key not in seen:
-                        seen.add(key.key)
+                    keep(child, pending, index, choice)
+                    if key.key not in known:
+                        known[key.key] = len(following) - 1, key.parts
                         self._stored(key)
                     self.broken[wrong[0]] = wrong[1], depth, len(parents) - 1
-                    if self.stop_first:
+                    if self._enough():
                         self.widths.append(len(following))
                         return following
-                elif key.key not in seen:
-                    seen.add(key.key)
+                elif key.key not in known:
+                    known[key.key] = len(following), key.parts
                     self._stored(key)
-                    parents.append(index)
-                    actors.append(choice)
-                    following.append(child)
-            if self.contradicted is not None or (self.stop_first and self.broken):
+                    keep(child, pending, index, choice)
+                else:
+                    self._met_again(child, pending, key, following, pendings, known[key.key])
+            if self.contradicted is not None or self.unlike or self._enough():
                 break
         self.widths.append(len(following))
-        return following if self.contradicted is None else []
+        self._pending = pendings
+        return following if self.contradicted is None and not self.unlike else []
 
-    def _choices(self, world: World, depth: int, index: int) -> list[int]:
-        """The steps to take: of whom, and for whom a fault may strike also with it."""
-        chosen = self._choose(world, depth, index)
-        return chosen + [actor + STRIKE for actor in chosen if world.is_armed(actor)]
+    def _enough(self) -> bool:
+        if self.stop_all:
+            return len(self.broken) == len(self.properties)
+        return self.stop_first and bool(self.broken)
 
-    def _choose(self, world: World, depth: int, index: int) -> list[int]:
+    def _children(
+        self, world: World, index: int
+    ) -> Iterator[tuple[int, World, Did, Callable[[bool], Pending]]]:
+        """Every choice, the world behind it, and what is followed there (to be asked when properties were checked)."""
+        chosen, single = self._choose(world, index)
+        followed = self._pending[index] if self.por else {}
+        for actor in chosen:
+            looked = 0  # what strikes looked at that could not strike
+            for choice in world.choices(actor):
+                child = world.fork()
+                if not self.por:
+                    did = child.take(choice)
+                    if not self._pointless(world, did, choice):
+                        self.transitions += 1
+                        yield choice, child, did, _nothing
+                    continue
+                SAW.reset()
+                did = child.take(choice)
+                seen = SAW.taken(actor if actor < world.cpus else -1)
+                if self._pointless(world, did, choice):
+                    looked |= SAW.looked()
+                    continue
+                self.transitions += 1
+                self._contradiction(world, child, actor)
+                SAW.reset()
+                yield choice, child, did, partial(
+                    self._behind, followed, world, child, choice, seen, looked, single)
+
+    def _pointless(self, world: World, did: Did, choice: int) -> bool:
+        if not did.pointless and choice >= STRIKE:
+            kind = world.rest.faults[choice // STRIKE - 1].kind
+            self.struck[kind] = self.struck.get(kind, 0) + 1
+        return did.pointless
+
+    def _behind(
+        self, followed: Pending, world: World, child: World, choice: int, seen: Seen, looked: int, single: bool,
+        wrong: bool,
+    ) -> Pending:
+        """What is followed behind a step whose check has just been made; what it looked at counts where it could see
+        the step."""
+        actor = choice % STRIKE
+        notes, checked = SAW.noted(), SAW.looked()
+        own = sum(SAW.cpu[world.host.state.cpus[actor].apicid]) if actor < world.cpus else 0
+        if wrong or choice >= STRIKE or checked & (seen.writes | seen.adds) & ~own or _mode(world, actor) != _mode(
+                child, actor):
+            looked |= checked & ~notes
+        if looked | notes:
+            seen = Seen(seen.reads | looked, seen.writes | notes, seen.adds, seen.joins)
+        after = follow(followed, world, child, actor, choice, seen, self._everybody, self._raced)
+        if single:
+            alone(after, world, actor, seen)
+        return after
+
+    def _raced(self, race: Race) -> None:
+        self.races.setdefault(race.site, race.text)
+
+    def _met_again(
+        self, child: World, pending: Pending, key: Print, following: list[World], pendings: list[Pending],
+        held: tuple[int, tuple[bytes, ...]],
+    ) -> None:
+        """Another way to a state that is known, perhaps with CPUs exchanged."""
+        at, parts = held
+        order = self._canon.order(key.parts, parts) if self.symmetry else None
+        if order is not None:
+            self._compare(child, following[at], order)
+        if pending:
+            merge(pendings[at], pending if order is None else renamed(pending, order))
+
+    def _compare(self, one: World, other: World, order: tuple[int, ...]) -> None:
+        """Whether exchanged CPUs go on alike: once for each place where two stand."""
+        for cpu, of in enumerate(order):
+            if cpu == of:
+                continue
+            site = one.site(cpu)
+            if (site, cpu, of) in self._compared:
+                continue
+            self._compared.add((site, cpu, of))
+            moves = one.is_enabled(cpu)
+            if moves != other.is_enabled(of):
+                self.unlike = f"CPUs {cpu} and {of} are called interchangeable; at {site} only one of them can go on"
+            elif moves:
+                ours, theirs = one.fork(), other.fork()
+                ours.step(cpu)
+                theirs.step(of)
+                if self._canon(ours).key != self._canon(theirs).key:
+                    self.unlike = f"CPUs {cpu} and {of} are called interchangeable, and do not do the same at {site}"
+
+    def _choose(self, world: World, index: int) -> tuple[list[int], bool]:
+        """The actors whose steps to take; whether that is one, where others could have come first."""
         enabled = world.enabled()
+        movable = world.movable() if world.rest.faults else enabled
         if not enabled:
-            self._check_final(world, depth, index)
-            return enabled
-        chosen = persistent(world, enabled, self.assume) if self.por else enabled
+            self._check_final(world, index)
+        if not self.por or len(movable) < 2 or not enabled:
+            chosen, single = movable, False
+        else:
+            chosen = persistent(world, enabled, self.assume, self.widened)
+            single = len(chosen) == 1
+            if not single:
+                chosen = movable
         if self.watch is not None:
-            self.watch(world, enabled, chosen)
-        return chosen
+            self.watch(world, movable, chosen)
+        return chosen, single
 
     def _contradiction(self, before: World, after: World, actor: int) -> None:
         """Whether a step did what the reduction took for granted that nobody does."""
@@ -279,7 +406,8 @@ class Search:
                 found = checked.name, wrong
         return found
 
-    def _check_final(self, world: World, depth: int, index: int) -> None:
+    def _check_final(self, world: World, index: int) -> None:
+        depth = len(self.widths) - 1
         self.ends += 1
         name = _outcome(world)
         self.outcomes[name] = self.outcomes.get(name, 0) + 1
@@ -289,6 +417,13 @@ class Search:
                 wrong = checked.final(world)
                 if wrong is not None:
                     self.broken[checked.name] = wrong, depth, index
+        if self.por and self._pending[index]:
+            for actor in world.actors:
+                if not world.is_done(actor):  # it waits for ever: for what somebody did too early?
+                    SAW.reset()
+                    world.is_enabled(actor)
+                    waits = Seen(SAW.looked())
+                    follow(self._pending[index], world, world, actor, actor, waits, self._everybody, self._raced)
 
     def _bound(self) -> bool:
         if self.states >= self.max_states:
@@ -311,6 +446,19 @@ class Search:
             index = self.parents[depth][index]
             depth -= 1
         return self.parents[0][index], tuple(reversed(actors))
+
+
+def _nothing(wrong: bool) -> Pending:
+    return {}
+
+
+def _mode(world: World, actor: int) -> tuple[object, ...]:
+    """What others may ask about a CPU that is not in shared memory: its processor's mode, whether it lives."""
+    if actor >= world.cpus:
+        return ()
+    record = world.host.state.cpus[actor]
+    lp = world.host.platform.peek_lp(record.apicid)
+    return lp.inSEAM, lp.inP_SEAMLDR, lp.non_root, lp.vmx_on, record.dead, record.online
 
 
 def _resident() -> float:
@@ -349,32 +497,56 @@ def replay(root: World, schedule: Iterable[int]) -> tuple[World, tuple[Did, ...]
 
 
 def search(roots: Sequence[World], names: Sequence[str], **knobs: Any) -> Search:
-    """Explore; again without an assumption of the reduction that a step contradicted."""
+    """Explore; again without what a step contradicted: an assumption, a step taken alone, a symmetry.
+
+    A property that is found broken is broken, whatever was left out.
+    """
     properties = [get_property(name) for name in names]
     assume = knobs.pop("assume", Assume())
+    widened: dict[str, str] = {}
+    unlike = ""
     while True:
-        found = Search([root.fork() for root in roots], properties, assume=assume, **knobs)
+        found = Search([root.fork() for root in roots], properties, assume=assume, widened=frozenset(widened), **knobs)
         found.run()
-        if found.contradicted is None:
+        enough = bool(found.broken) and found._enough()
+        more = {site: text for site, text in found.races.items() if site not in widened}
+        if enough or found.why or not (found.contradicted or found.unlike or more):
+            found.races = widened
+            found.unlike = unlike
             return found
-        assume = found.contradicted
+        if found.contradicted is not None:
+            assume = found.contradicted
+        elif found.unlike:
+            unlike = found.unlike
+            knobs["symmetry"] = False
+        widened.update(more)
+        if len(widened) > MAX_WIDENED:
+            knobs["por"] = False
+
+
+MAX_WIDENED = 40
+"""Places where a step was wrongly taken alone; with more of them, no step is."""
+
+
+class Vacuous(SeamrefError):
+    """A fault that cannot strike in a scenario: an exploration with it would prove nothing about it."""
 
 
 def explore(
     scenario: Scenario | str, cpus: int | None = None, *, faults: Sequence[str] = (),
     properties: Sequence[str] | None = None, symmetry: bool = True, por: bool = True, memo: bool = True,
-    shortest: bool = True, stop_first: bool = True, jobs: int = 1, max_states: int = MAX_STATES,
+    shortest: bool = False, stop_first: bool = True, jobs: int = 1, max_states: int = MAX_STATES,
     max_memory: int = MAX_MEMORY, progress: Progress | None = None, **more: Any,
 ) -> Result:
     """Explore a scenario under every interleaving, and with every placement of the named faults.
 
     ``cpus``      how many CPUs (default: the scenario's)
-    ``faults``    kinds from :data:`seamref.explore.faults.FAULTS`; each strikes once, before any step of any actor that
-                  could suffer it (of interchangeable CPUs, one)
+    ``faults``    kinds from :data:`seamref.explore.faults.FAULTS`; each strikes once in a run, before any step (some
+                  also while it waits) of any CPU (of interchangeable ones, one); :class:`Vacuous` when one never can
     ``properties`` names from :data:`seamref.explore.properties.PROPERTIES` (default: the scenario's)
-    ``shortest``  confirm that a counterexample is the shortest of all interleavings, by a search without partial
-                  order down to its depth
-    ``jobs``      processes that share the roots (fault and actor); 1 stays in this one
+    ``shortest``  prove that no interleaving breaks a property in fewer steps, by a search without partial order down
+                  to the depth of the counterexample; else it is shortened by leaving steps out
+    ``jobs``      processes that share the roots (placements of faults); without faults there is one, and one works
     """
     from seamref.explore.scenarios import get_scenario
 
@@ -391,9 +563,19 @@ def explore(
             "stop_first": stop_first, "progress": progress,
         }
         if jobs > 1 and len(roots) >= 2:
-            return search_parallel(chosen.name, n, roots, names, jobs, began, shortest, knobs)
-        found = search(roots, names, **knobs)
-        return conclude(chosen.name, n, roots, names, found, began, shortest, knobs)
+            result, struck = search_parallel(chosen.name, n, roots, names, jobs, began, shortest, knobs)
+        else:
+            found = search(roots, names, **knobs)
+            struck = found.struck
+            result = conclude(chosen.name, n, roots, names, found, began, shortest, knobs)
+            if jobs > 1:
+                result = replace(result, notes=(*result.notes, f"{jobs} processes were asked for: they share placements"
+                                                " of faults, there is one, and one process works"))
+    if result.complete:
+        for name in faults:
+            if not struck.get(name):
+                raise Vacuous(f"{chosen.name}, {n} CPUs: the fault {name!r} ({FAULTS[name].says}) can never strike")
+    return result
 
 
 def _portable(found: Search) -> dict[str, Any]:
@@ -403,14 +585,14 @@ def _portable(found: Search) -> dict[str, Any]:
     return {
         "states": found.states, "worlds": found.worlds, "transitions": found.transitions, "ends": found.ends,
         "depth": len(found.widths) - 1, "why": found.why, "broken": schedules, "outcomes": dict(found.outcomes),
-        "assume": found.assume,
+        "assume": found.assume, "widened": dict(found.races), "unlike": found.unlike, "struck": dict(found.struck),
     }
 
 
 def search_parallel(
     scenario: str, cpus: int, roots: Sequence[World], names: Sequence[str], jobs: int, began: float, shortest: bool,
     knobs: dict[str, Any],
-) -> Result:
+) -> tuple[Result, dict[str, int]]:
     """Explore roots (placements of faults) in several processes; counts are sums over the roots' explorations.
 
     Every actor that a fault may strike, and every kind of fault, is a root of its own.  A scenario without faults has
@@ -423,24 +605,27 @@ def search_parallel(
     total = {key: sum(part[key] for _, part in parts) for key in ("states", "worlds", "transitions", "ends")}
     outcomes: dict[str, int] = {}
     first: dict[str, tuple[int, tuple[int, ...]]] = {}
+    widened: dict[str, str] = {}
+    struck: dict[str, int] = {}
     for indices, part in parts:
         why = why or part["why"]
+        widened.update(part["widened"])
+        for kind, count in part["struck"].items():
+            struck[kind] = struck.get(kind, 0) + count
         for name, count in part["outcomes"].items():
             outcomes[name] = outcomes.get(name, 0) + count
         for name, (_, root, schedule) in part["broken"].items():
             if name not in first or len(schedule) < len(first[name][1]):
                 first[name] = indices[root], schedule
-    broken = tuple(
-        _counterexample(name, roots, root, schedule, shortest, knobs)
-        for name, (root, schedule) in sorted(first.items())
-    )
+    broken = _counterexamples(dict(sorted(first.items())), roots, shortest, knobs)
     assume = Assume(all(p["assume"].nobody_fails for _, p in parts), all(p["assume"].nobody_dies for _, p in parts))
     reductions = tuple(w for w, on in (("symmetry", knobs["symmetry"]), ("partial order", knobs["por"])) if on)
     return Result(
         scenario, cpus, len(roots), total["states"], total["worlds"], total["transitions"],
         max((part["depth"] for _, part in parts), default=0), total["ends"], time.perf_counter() - began, why == "",
         why, broken, tuple(names), (), reductions, assume, tuple(sorted(outcomes.items())),
-    )
+        tuple(sorted(widened.values())), tuple(dict.fromkeys(part["unlike"] for _, part in parts if part["unlike"])),
+    ), struck
 
 
 def conclude(
@@ -448,34 +633,97 @@ def conclude(
     shortest: bool, knobs: dict[str, Any],
 ) -> Result:
     """Counterexamples replayed and shortened, counts collected."""
-    broken = []
-    for name, (_, depth, index) in found.broken.items():
-        root, schedule = found.schedule_to(depth, index)
-        broken.append(_counterexample(name, roots, root, schedule, shortest, knobs))
+    first = {name: found.schedule_to(depth, index) for name, (_, depth, index) in found.broken.items()}
+    broken = _counterexamples(first, roots, shortest, knobs)
     reductions = tuple(
         word for word, on in (("symmetry", found.symmetry), ("partial order", found.por)) if on
     )
     complete = found.why == ""
     return Result(
         scenario, cpus, len(roots), found.states, found.worlds, found.transitions, len(found.widths) - 1, found.ends,
-        time.perf_counter() - began, complete, found.why, tuple(broken), tuple(names), tuple(found.widths), reductions,
-        found.assume, tuple(sorted(found.outcomes.items())),
+        time.perf_counter() - began, complete, found.why, broken, tuple(names), tuple(found.widths), reductions,
+        found.assume, tuple(sorted(found.outcomes.items())), tuple(sorted(found.races.values())),
+        (found.unlike,) if found.unlike else (),
     )
 
 
+def _counterexamples(
+    first: dict[str, tuple[int, tuple[int, ...]]], roots: Sequence[World], shortest: bool, knobs: dict[str, Any]
+) -> tuple[Counterexample, ...]:
+    """Runs that break properties: proven to be shortest if that is wanted, else shortened by replay."""
+    proven = dict.fromkeys(first, not knobs["por"])
+    if knobs["por"] and first and shortest:
+        first = {**first, **_prove(first, roots, knobs, proven)}
+    found = []
+    for name, (root, schedule) in first.items():
+        if not proven[name]:
+            schedule = shorten(roots[root], schedule, name)
+        found.append(_counterexample(name, roots, root, schedule, proven[name]))
+    return tuple(found)
+
+
+def _prove(
+    first: dict[str, tuple[int, tuple[int, ...]]], roots: Sequence[World], knobs: dict[str, Any],
+    proven: dict[str, bool],
+) -> dict[str, tuple[int, tuple[int, ...]]]:
+    """One search without partial order for all properties, as deep as the longest counterexample.
+
+    A final property breaks in a state that the search looks at one level later.
+    """
+    depth = max(len(schedule) + (get_property(name).final is not None) for name, (_, schedule) in first.items())
+    again = search(roots, list(first), **{
+        **knobs, "por": False, "stop_first": False, "stop_all": True, "max_depth": depth,
+        "max_states": min(knobs["max_states"], SHORTEST_STATES),
+    })
+    found = {}
+    for name, (_, at, index) in again.broken.items():
+        found[name] = again.schedule_to(at, index)
+        proven[name] = True
+    return found
+
+
+def _breaks(root: World, schedule: Sequence[int], name: str) -> tuple[int, ...] | None:
+    """The part of a schedule that can be taken, up to where it breaks the property; ``None``: it does not."""
+    check = get_property(name)
+    world = root.fork()
+    taken: list[int] = []
+    for choice in schedule:
+        if choice not in world.choices(choice % STRIKE):
+            continue
+        before = world.fork()
+        if world.take(choice).pointless:
+            return None
+        taken.append(choice)
+        if check.step is not None and check.step(before, world, Did(choice % STRIKE, "", "", "")) is not None:
+            return tuple(taken)
+        world = world.fork()
+    if check.final is not None and not world.enabled() and check.final(world) is not None:
+        return tuple(taken)
+    return None
+
+
+def shorten(root: World, schedule: tuple[int, ...], name: str, seconds: float = SHORTEN_SECONDS) -> tuple[int, ...]:
+    """Leave steps out, the last ones first, as long as the run still breaks the property."""
+    until = time.perf_counter() + seconds
+    size = max(1, len(schedule) // 4)
+    while size:
+        at = len(schedule) - size
+        while at >= 0:
+            if time.perf_counter() > until:
+                return schedule
+            shorter = _breaks(root, schedule[:at] + schedule[at + size :], name)
+            if shorter is not None and len(shorter) < len(schedule):
+                schedule = shorter
+                at = min(at, len(schedule) - size)
+            else:
+                at -= size
+        size //= 2
+    return schedule
+
+
 def _counterexample(
-    name: str, roots: Sequence[World], root: int, schedule: tuple[int, ...], shortest: bool, knobs: dict[str, Any]
+    name: str, roots: Sequence[World], root: int, schedule: tuple[int, ...], proven: bool
 ) -> Counterexample:
-    proven = not knobs["por"]
-    if shortest and not proven:
-        quick = {**knobs, "por": False, "stop_first": True, "max_depth": len(schedule),
-                 "max_states": min(knobs["max_states"], SHORTEST_STATES)}
-        # A final property breaks in a state one level above the one in which the search notices.
-        again = search([roots[root]], [name], **quick)
-        if again.broken:
-            _, depth, index = again.broken[name]
-            _, schedule = again.schedule_to(depth, index)
-            proven = True
     check = get_property(name)
     world = roots[root].fork()
     steps: list[Did] = []
@@ -491,9 +739,9 @@ def _counterexample(
         wrong = check.final(world)
     if wrong is None:
         raise SeamrefError(f"the counterexample to {name} does not replay: the machine is not deterministic")
-    fault = roots[root].rest.fault
-    return Counterexample(name, wrong, "" if fault is None else str(fault), tuple(steps), schedule, root, proven)
+    began = ", ".join(str(fault) for fault in roots[root].rest.faults)
+    return Counterexample(name, wrong, began, tuple(steps), schedule, root, proven)
 
 
 SHORTEST_STATES = 60_000
-"""States that confirming a shortest counterexample may store."""
+"""States that proving a shortest counterexample may store."""

@@ -12,7 +12,7 @@ reachable state of small configurations and check, at each of them, that indepen
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from seamref.arch.lp import Lp
@@ -128,10 +128,7 @@ def _job(name: str) -> Accesses:
 
 
 def _armed(world: World, actor: int) -> Accesses:
-    fault = world.rest.fault
-    if fault is None or fault.actor != actor:
-        return NOTHING
-    return FAULTS[fault.kind].accesses
+    return union(*(FAULTS[armed.kind].accesses for armed in world.rest.faults if armed.actor == actor))
 
 
 _OBSERVE = touch(reads="update.state update.failed kernel.cpus")
@@ -352,14 +349,19 @@ def _phase_rest(world: World, cpu: int, task: Task, frozen: int, assume: Assume)
     return union(_whole_call(Leaf.TDH_SYS_SHUTDOWN), touch(writes="kernel kernel.cpus"), dies), False
 
 
-def persistent(world: World, enabled: list[int], assume: Assume) -> list[int]:
-    """One actor whose step cannot matter to anybody before it is taken, or all of them."""
+def persistent(
+    world: World, enabled: list[int], assume: Assume, widened: Collection[str] = frozenset()
+) -> list[int]:
+    """One actor whose step should not matter to anybody before it is taken, or all of them.
+
+    ``widened``: where an actor may not stand to be chosen, because what it really touched once mattered.
+    """
     if len(enabled) == 1:
         return enabled
     living = [actor for actor in world.actors if not world.is_done(actor)]
     for actor in enabled:
         mine = next_accesses(world, actor, assume)
-        if mine == EVERYTHING:
+        if mine == EVERYTHING or (widened and world.site(actor) in widened):
             continue
         if not any(other != actor and mine.conflicts(ahead(world, other, actor, assume)) for other in living):
             return [actor]

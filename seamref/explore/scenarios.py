@@ -7,8 +7,9 @@ proof as the others, because an explorer that cannot find a known bug proves not
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from itertools import product
 from typing import Any
 
 from seamref.arch.memory import Agent
@@ -162,7 +163,6 @@ class Scenario:
     ``properties`` what is checked unless somebody says otherwise
     ``expected``  the properties that it breaks, known before
     ``why``       what the verdict means
-    ``targets``   which actors a fault can be placed on (one of each kind of interchangeable CPU)
     """
 
     name: str
@@ -172,21 +172,45 @@ class Scenario:
     expected: tuple[str, ...] = ()
     cpus: int = 2
     why: str = ""
-    targets: Callable[[World], tuple[int, ...]] = field(default=lambda world: (0, 1) if world.cpus > 1 else (0,))
 
     def roots(self, cpus: int, faults: Sequence[str] = ()) -> list[World]:
-        """The world, and one world for every actor that a named fault may strike."""
+        """The world, or one world for every placement of the named faults on actors that may suffer them.
+
+        Each fault strikes once in a run, all of them in one; of interchangeable CPUs one suffers (and a second one,
+        where two faults strike).
+        """
         world = self.make(cpus)
         for name in faults:
             if name not in FAULTS:
                 raise SeamrefError(f"no fault {name!r}; there are {', '.join(FAULTS)}")
-        roots = [world]
-        for name in faults:
-            for actor in self.targets(world):
-                root = world.fork()
-                root.set(fault=Armed(name, actor))
-                roots.append(root)
-        return roots if len(roots) == 1 else roots[1:]
+        roots = []
+        seen = set()
+        for actors in product(targets(world, len(faults)), repeat=len(faults)):
+            armed = tuple(sorted(Armed(name, actor) for name, actor in zip(faults, actors, strict=True)))
+            if armed in seen or not _is_first(world, armed):
+                continue
+            seen.add(armed)
+            root = world.fork()
+            root.set(faults=armed)
+            roots.append(root)
+        return roots
+
+
+def targets(world: World, each: int = 1) -> tuple[int, ...]:
+    """CPUs that a fault is placed on: every special one, and of interchangeable ones the first (the first ``each``)."""
+    chosen = {cpu for group in world.setting.same for cpu in group[:each]}
+    grouped = {cpu for group in world.setting.same for cpu in group}
+    return tuple(cpu for cpu in range(world.cpus) if cpu in chosen or cpu not in grouped)
+
+
+def _is_first(world: World, armed: Sequence[Armed]) -> bool:
+    """Of placements that differ in which interchangeable CPU suffers, one is enough: the lowest numbers, in order."""
+    for group in world.setting.same:
+        used = [fault.actor for fault in armed if fault.actor in group]
+        distinct = list(dict.fromkeys(used))
+        if distinct != list(group[: len(distinct)]):
+            return False
+    return True
 
 
 SCENARIOS: dict[str, Scenario] = {}

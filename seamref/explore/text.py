@@ -54,10 +54,14 @@ def report(result: Result, *, width: int = 100, whole: bool = False, timing: boo
     lines.append(counts)
     lines.append("reductions: " + (", ".join(result.reductions) or "none")
                  + (f"; stopped: {result.why}" if result.why else "; every reachable state was looked at"))
+    for text in result.widened:
+        lines += wrap(f"widened: {text}", width)
+    for text in result.notes:
+        lines += wrap(f"note: {text}", width)
     lines += [f"{count:8,} x {name}" for name, count in result.outcomes]
     for found in result.broken:
         began = f" ({found.began})" if found.began else ""
-        sure = "the shortest of all interleavings" if found.shortest else "maybe not the shortest"
+        sure = "the shortest of all interleavings" if found.shortest else "shortened by replay"
         lines += ["", f"{found.broken} broken after {found.depth} steps{began}, {sure}:",
                   space_time(found, width=width, whole=whole)]
     return "\n".join(lines)

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeAlias
 
 from seamref.errors import SeamrefError
 from seamref.explore.access import Accesses
+from seamref.explore.observe import RESULTS, SAW
 from seamref.host.abi import Errno
 from seamref.host.kernel import Host
 from seamref.host.records import Task
@@ -23,9 +24,9 @@ from seamref.host.tasks import step as step_cpu
 Ghost: TypeAlias = tuple[tuple[str, Any], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Armed:
-    """A fault that may strike once, before any one step of this actor."""
+    """A fault that may strike once: before any one step of this actor, or (some kinds) while it waits."""
 
     kind: str
     actor: int
@@ -51,12 +52,18 @@ class Did:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One kind of fault: what it is, what it touches, how it strikes (and what it says it did)."""
+    """One kind of fault: what it is, what it touches, how it strikes (and what it says it did; nothing: it cannot).
+
+    ``waiting``  it also strikes a processor that spins or runs a TD, not only one that is about to take a step
+    ``device``   it is done by a device, at any time: an actor of its own suffers it instead of each CPU
+    """
 
     name: str
     says: str
     accesses: Accesses
     strike: Callable[[World, int], str]
+    waiting: bool = False
+    device: bool = False
 
 
 FAULTS: dict[str, Fault] = {}
@@ -144,7 +151,7 @@ class Rest:
     ``scripts``   names of the jobs each CPU still has to start
     ``extras``    states of the other actors
     ``counts``    steps each actor took
-    ``fault``     the fault that is armed and did not strike yet
+    ``faults``    the faults that are armed and did not strike yet
     ``running``   the job each CPU is at
     ``results``   what each CPU's jobs returned
     ``ghost``     what properties remember
@@ -155,14 +162,15 @@ class Rest:
     extras: tuple[Any, ...]
     counts: tuple[int, ...]
     running: tuple[str, ...]
-    fault: Armed | None = None
+    faults: tuple[Armed, ...] = ()
     results: tuple[tuple[tuple[str, Errno], ...], ...] = ()
     ghost: Ghost = ()
     notes: tuple[tuple[Any, ...], ...] = ()
 
 
 STRIKE = 1000
-"""Added to an actor's number in a schedule where the armed fault strikes before its step."""
+"""Added to an actor's number in a schedule where the first of the armed faults strikes before its step; twice that
+where the second does."""
 
 
 class World:
@@ -172,13 +180,13 @@ class World:
 
     def __init__(self, host: Host, setting: Setting | None = None, *,
                  scripts: Mapping[int, tuple[str, ...]] | None = None, extras: tuple[Any, ...] = (),
-                 fault: Armed | None = None) -> None:
+                 faults: tuple[Armed, ...] = ()) -> None:
         self.host = host
         self.setting = setting or Setting()
         n = len(host.state.cpus)
         given = scripts or {}
         self.rest = Rest(
-            tuple(given.get(i, ()) for i in range(n)), extras, (0,) * (n + len(self.setting.extras)), ("",) * n, fault,
+            tuple(given.get(i, ()) for i in range(n)), extras, (0,) * (n + len(self.setting.extras)), ("",) * n, faults,
             ((),) * n,
         )
 
@@ -196,6 +204,7 @@ class World:
 
     def remembered(self, name: str, default: Any = None) -> Any:
         """A property's own note."""
+        SAW.reads |= SAW.note(name)
         for key, value in self.rest.ghost:
             if key == name:
                 return value
@@ -203,6 +212,8 @@ class World:
 
     def remember(self, **notes: Any) -> None:
         """Keep a property's note."""
+        for name in notes:
+            SAW.writes |= SAW.note(name)
         self.set(ghost=tuple(sorted({**dict(self.rest.ghost), **notes}.items())))
 
     def noted(self, cpu: int) -> tuple[Any, ...]:
@@ -221,7 +232,7 @@ class World:
     @property
     def cpus(self) -> int:
         """How many CPUs there are; they are actors 0 to cpus - 1."""
-        return len(self.host.state.cpus)
+        return len(self.rest.scripts)
 
     @property
     def actors(self) -> range:
@@ -261,42 +272,80 @@ class World:
 
     def _may_start(self, cpu: int) -> bool:
         gate = GATES.get(self.rest.scripts[cpu][0].partition(":")[0])
-        return gate is None or gate(self, cpu)
+        if gate is None:
+            return True
+        for bits in SAW.cpu.values():
+            SAW.reads |= bits[RESULTS]
+        return gate(self, cpu)
 
     def enabled(self) -> list[int]:
         """The actors that would get on."""
         return [actor for actor in self.actors if self.is_enabled(actor)]
 
-    def is_armed(self, actor: int) -> bool:
-        """Whether a fault may strike this actor now."""
-        return self.rest.fault is not None and self.rest.fault.actor == actor
+    def choices(self, actor: int) -> list[int]:
+        """What may happen to this actor now, by numbers in a schedule: faults that strike, and its step."""
+        moves = self.is_enabled(actor)
+        found = [
+            actor + STRIKE * number for number, armed in enumerate(self.rest.faults, 1)
+            if armed.actor == actor and (moves or (FAULTS[armed.kind].waiting and self._waits(actor)))
+        ]
+        return [*found, actor] if moves else found
+
+    def _waits(self, actor: int) -> bool:
+        if actor >= self.cpus:
+            return False
+        record = self.host.state.cpus[actor]
+        return bool(record.tasks) and not record.dead
+
+    def movable(self) -> list[int]:
+        """The actors that something can happen to: those enabled, and those that a fault may strike as they wait."""
+        if not self.rest.faults:
+            return self.enabled()
+        return [actor for actor in self.actors if self.choices(actor)]
+
+    def site(self, actor: int) -> str:
+        """Where an actor stands: the program counter, and in a SEAMCALL which one, and where in it."""
+        if actor >= self.cpus:
+            return self.name(actor)
+        task = self.task(actor)
+        if task is None:
+            return (self.rest.scripts[actor][:1] or ("idle",))[0]
+        if task.call is None:
+            return task.pc
+        state = self.host.platform.peek_lp(self.host.state.cpus[actor].apicid).program_state
+        where = getattr(state, "phase", None) or getattr(state, "name", "entry") if task.call.inside else "SEAMCALL"
+        return f"{task.pc} {task.call.fn & 0xFFFF:#x} {where}"
 
     def take(self, choice: int) -> Did:
-        """A step by its number in a schedule: the actor, plus STRIKE where the fault strikes first."""
-        return self.step(choice % STRIKE, strike=choice >= STRIKE)
+        """A step by its number in a schedule: the actor, plus a multiple of STRIKE where a fault strikes first."""
+        return self.step(choice % STRIKE, strike=choice // STRIKE)
 
-    def step(self, actor: int, *, strike: bool = False) -> Did:
-        """One step of one actor, preceded by the fault that is armed for it if it is to ``strike``."""
+    def step(self, actor: int, *, strike: int = 0) -> Did:
+        """One step of one actor, preceded by a fault that is armed for it if one is to ``strike`` (1: the first)."""
         struck, pointless = "", False
-        fault = self.rest.fault
-        if strike and fault is not None:
-            self.set(fault=None)
+        fault = self.rest.faults[strike - 1] if strike else None
+        if fault is not None:
+            faults = self.rest.faults
+            moves = self.is_enabled(actor)
+            self.set(faults=(*faults[: strike - 1], *faults[strike:]))
             struck = FAULTS[fault.kind].strike(self, actor)
             pointless = not struck
-            if actor < self.cpus and self.host.cpu(actor).dead:
+            if pointless or not moves or (actor < self.cpus and self.host.cpu(actor).dead):
                 self._count(actor)
-                return Did(actor, self.name(actor), "fault", "is gone", struck)
+                gone = actor < self.cpus and self.host.cpu(actor).dead
+                return Did(actor, self.name(actor), "fault", "is gone" if gone else "", struck, pointless)
         if actor < self.cpus:
             pc, text = self._step_cpu(actor)
         else:
             index = actor - self.cpus
             extra = self.setting.extras[index]
+            extra.enabled(self, self.rest.extras[index])  # what it waits for is read, too
             state, text = extra.step(self, self.rest.extras[index])
             extras = self.rest.extras
             self.set(extras=(*extras[:index], state, *extras[index + 1 :]))
             pc = extra.name
         self._count(actor)
-        if strike and "rdrand" in self.host.platform.injected and fault is not None and fault.kind == "rdrand":
+        if fault is not None and fault.kind == "rdrand" and "rdrand" in self.host.platform.injected:
             pointless = True  # nobody drew
         return Did(actor, self.name(actor), pc, text, struck, pointless)
 
@@ -308,6 +357,7 @@ class World:
         began = ""
         if not self.host.state.cpus[cpu].tasks:
             name, *later = self.rest.scripts[cpu]
+            self._may_start(cpu)  # what its gate looks at is read
             base, _, more = name.partition(":")
             start(self.host, cpu, JOBS[base](self, cpu, more))
             scripts, running = self.rest.scripts, self.rest.running
@@ -319,6 +369,8 @@ class World:
         name = self.rest.running[cpu]
         if name and not record.tasks:
             results, running = self.rest.results, self.rest.running
+            if SAW.cpu:
+                SAW.writes |= SAW.cpu[record.apicid][RESULTS]
             mine = (*results[cpu], (name, record.finished or Errno.OK))
             self.set(results=(*results[:cpu], mine, *results[cpu + 1 :]),
                      running=(*running[:cpu], "", *running[cpu + 1 :]))

@@ -19,7 +19,7 @@ from seamref.arch.platform import NO_SEAMRET_INVD_VMCS, Platform
 from seamref.arch.vmx import vmxoff, vmxon
 from seamref.errors import SeamrefError
 from seamref.host.abi import Errno
-from seamref.host.records import TDX_PREFIX, Boot, Cpu, HostState
+from seamref.host.records import TDX_PREFIX, Boot, Control, Cpu, HostState, having
 from seamref.host.series import MERGED, KernelSeries
 from seamref.spec import CHOSEN, MEASURED, Check, CheckTable, implements
 
@@ -58,7 +58,7 @@ class Host:
 
     def fork(self) -> Host:
         """An independent copy of both."""
-        other = object.__new__(Host)
+        other = object.__new__(type(self))
         other.platform = self.platform.fork()
         other.state = self.state
         return other
@@ -72,7 +72,7 @@ class Host:
 
     def set(self, **changes: Any) -> None:
         """Replace fields of the record."""
-        self.state = replace(self.state, **changes)
+        self.state = having(self.state, **changes)
 
     def cpu(self, number: int) -> Cpu:
         """One CPU's record."""
@@ -84,7 +84,31 @@ class Host:
     def set_cpu(self, number: int, **changes: Any) -> None:
         """Replace fields of one CPU's record."""
         cpus = self.state.cpus
-        self.set(cpus=(*cpus[:number], replace(cpus[number], **changes), *cpus[number + 1 :]))
+        self.state = having(self.state, cpus=(*cpus[:number], having(cpus[number], **changes), *cpus[number + 1 :]))
+
+    # --- the update under way: its lock-protected counters, each with the one thing that is done to it
+
+    def control(self) -> Control:
+        """What the workers of the update share."""
+        held = self.state.update
+        if held is None:
+            raise SeamrefError("no update is under way")
+        return held
+
+    def set_control(self, **changes: Any) -> None:
+        """Replace fields of it."""
+        self.state = having(self.state, update=having(self.control(), **changes))
+
+    def arrive(self, count: int) -> bool:
+        """Acknowledge at a barrier for ``count`` workers; whether everybody has: which worker is the last to learn it
+        is all that depends on the order."""
+        acks = self.control().acks + 1
+        self.set_control(acks=acks)
+        return acks == count
+
+    def returned(self, number: int, ret: Errno) -> None:
+        """A worker's result."""
+        self.set_control(rets=(*self.control().rets, (number, ret)))
 
     def lp(self, number: int) -> Lp:
         """The processor behind a CPU number."""

@@ -7,8 +7,10 @@ them all.  Who changes which: :mod:`~seamref.host.seamcall` steps a :class:`Call
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from enum import Enum, IntEnum
+from typing import Any, TypeVar
 
 from seamref.host.abi import ARGS, TDX_RND_NO_ENTROPY, Args, Errno
 from seamref.host.script import Script
@@ -16,6 +18,39 @@ from seamref.host.series import KernelSeries
 
 TDX_PREFIX = "virt/tdx: "
 SEAMLDR_PREFIX = "seamldr: "
+
+
+Record = TypeVar("Record")
+
+
+_MEMBERS: dict[type[Any], tuple[tuple[str, Callable[..., Any], Callable[..., None]], ...]] = {}
+
+
+def members(kind: type[Any]) -> tuple[tuple[str, Callable[..., Any], Callable[..., None]], ...]:
+    """Name, getter and setter of each slot of a record, as its class declares them."""
+    if kind in _MEMBERS:
+        return _MEMBERS[kind]
+    found = []
+    for held in fields(kind):
+        home = next(base for base in reversed(kind.__mro__) if held.name in base.__dict__.get("__slots__", ()))
+        slot = home.__dict__[held.name]
+        found.append((held.name, slot.__get__, slot.__set__))
+    _MEMBERS[kind] = tuple(found)
+    return _MEMBERS[kind]
+
+
+def having(record: Record, **changes: Any) -> Record:
+    """``dataclasses.replace``, in a third of its time, for the slotted records here, which check nothing when made.
+
+    A name that is no field is an error.
+    """
+    kind: type[Any] = type(record)
+    made: Record = object.__new__(kind)
+    for name, get, put in members(kind):
+        put(made, changes.pop(name) if name in changes else get(record))
+    if changes:
+        raise TypeError(f"{kind.__name__} has no field {', '.join(changes)}")
+    return made
 
 
 # --- a SEAMCALL on its way ----------------------------------------------------------------------------------

@@ -50,14 +50,11 @@ clause("UPDATE.stop_machine", "the worker runs on every online CPU with interrup
 
 def control(host: Host) -> Control:
     """The update under way."""
-    held: Control | None = host.state.update
-    if held is None:
-        raise SeamrefError("no update is under way")
-    return held
+    return host.control()
 
 
 def _set(host: Host, **changes: object) -> None:
-    host.set(update=replace(control(host), **changes))  # type: ignore[arg-type]
+    host.set_control(**changes)
 
 
 # --- the worker's loop --------------------------------------------------------------------------------------
@@ -117,18 +114,19 @@ def _ack(host: Host, cpu: int, task: Task) -> Next:
     failed = task.ret is not Errno.OK
     worst = task.ret if failed else task.worst
     rule = host.series.failure
-    acks, failures, state = shared.acks, shared.failures + failed, shared.state
-    did = f"acknowledges {state.name}" + (f" with {task.ret}" if failed else "")
+    mine = UpdateState(task.cur)
+    did = f"acknowledges {mine.name}" + (f" with {task.ret}" if failed else "")
+    if failed:
+        _set(host, failures=shared.failures + 1)
     if failed and rule is Failure.NO_ACK:
-        did = f"fails in {state.name} with {task.ret}: no acknowledgement"
-    else:
-        acks += 1
-        if acks == len(shared.cpus) and (rule is not Failure.ALL_ACK or failures == 0):
-            acks = 0
-            jump = rule is Failure.JUMP_DONE and failures > 0
-            state = UpdateState.DONE if jump else UpdateState(state + 1)
+        did = f"fails in {mine.name} with {task.ret}: no acknowledgement"
+    elif host.arrive(len(shared.cpus)):
+        shared = control(host)
+        if rule is not Failure.ALL_ACK or shared.failures == 0:
+            jump = rule is Failure.JUMP_DONE and shared.failures > 0
+            state = UpdateState.DONE if jump else UpdateState(shared.state + 1)
+            _set(host, acks=0, state=state)
             did += f": all did; {state.name}" if shared.state < state <= UpdateState.DONE else ": all did"
-    _set(host, acks=acks, failures=failures, state=state)
     return Next(did, replace(task, pc="update.check", worst=worst))
 
 
@@ -145,7 +143,7 @@ def _check(host: Host, cpu: int, task: Task) -> Next:
 def _leave(host: Host, cpu: int, task: Task) -> Next:
     """The worker returns; v9 on: the result of its last state, before: the error it met."""
     ret = task.ret if host.series.failure is Failure.ALL_ACK else task.worst
-    _set(host, rets=(*control(host).rets, (cpu, ret)))
+    host.returned(cpu, ret)
     host.set_cpu(cpu, irqs_off=False)
     return Next(f"returns {ret}", None, ret)
 
@@ -215,13 +213,10 @@ def _shutdown_returned(host: Host, cpu: int, task: Task) -> Next:
 def _forget(host: Host) -> None:
     """UPDATE.forget: v1-v5 cleared the flags of online CPUs only."""
     status = "ERROR" if host.series.after_shutdown is AfterShutdown.ERROR else "UNINITIALIZED"
-    host.set(
-        module=ModuleState(status=status),
-        cpus=tuple(
-            replace(c, lp_initialized=False) if c.online or host.series.clears_possible else c
-            for c in host.state.cpus
-        ),
-    )
+    host.set(module=ModuleState(status=status))
+    for number in range(len(host.state.cpus)):
+        if host.series.clears_possible or host.cpu(number).online:
+            host.set_cpu(number, lp_initialized=False)
 
 
 # --- RUN_UPDATE ---------------------------------------------------------------------------------------------

@@ -54,6 +54,10 @@ class Space(Protocol):
         """Store bytes."""
         ...
 
+    def add(self, address: int, value: int, size: int, tells: int = 0) -> int:
+        """LOCK XADD within one page; of the old value only the bits ``tells``."""
+        ...
+
 
 class Linear:
     """Linear addresses of the processor, translated through its CR3; translations are kept for one step."""
@@ -89,6 +93,10 @@ class Linear:
             part = min(len(data) - done, PAGE - (address + done) % PAGE)
             self.port.write(self.physical(address + done, True), data[done : done + part])
             done += part
+
+    def add(self, address: int, value: int, size: int, tells: int = 0) -> int:
+        """LOCK XADD at a linear address (a field does not straddle pages)."""
+        return self.port.add(self.physical(address, True), value, size, tells)
 
 
 @lru_cache(maxsize=4096)
@@ -138,6 +146,11 @@ class View:
             raise SeamrefError(f"{self.layout.name}.{path}: {len(data)} bytes, the field has {kind.size}")
         self.space.write(self.base + at, data)
 
+    def add(self, path: str, value: int) -> None:
+        """Add to an integer field in one locked access that does not tell what was there."""
+        kind, at = _where(self.layout, path)
+        self.space.add(self.base + at, value, kind.size)
+
     def address(self, path: str) -> int:
         """Address of a field."""
         return self.base + _where(self.layout, path)[1]
@@ -165,9 +178,7 @@ def _take_exclusive(space: Space, address: int) -> bool:
 @implements("LOCK.shared", "shared: adds a reader in bits 15:1; a failed attempt leaves its reader behind",
             "TDXM tdx_locks.h")
 def _take_shared(space: Space, address: int) -> bool:
-    value = int.from_bytes(space.read(address, 2), "little")
-    space.write(address, (value + 2 & 0xFFFF).to_bytes(2, "little"))
-    return not value & 1
+    return not space.add(address, 2, 2, tells=1)
 
 
 HOST_PRIORITY, READER = 2, 4
@@ -206,8 +217,7 @@ def _release(space: Space, lock: Lock) -> None:
         case "x":
             space.write(lock.address, b"\0\0")
         case "s":
-            value = int.from_bytes(space.read(lock.address, 2), "little")
-            space.write(lock.address, (value - 2 & 0xFFFF).to_bytes(2, "little"))
+            space.add(lock.address, -2, 2)
         case "m":
             space.write(lock.address, b"\0")
         case "X" | "S":

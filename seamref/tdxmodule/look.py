@@ -50,6 +50,13 @@ class Dram:
         """Bytes to a physical address."""
         self.platform.store(Agent.CPU, address, data)
 
+    def add(self, address: int, value: int, size: int, tells: int = 0) -> int:
+        """LOCK XADD."""
+        old = self.platform.add(Agent.CPU, address, value, size, tells=tells)
+        if not isinstance(old, int):
+            raise SeamrefError(f"adding at 0x{address:X}: {old}")
+        return old
+
 
 class Look:
     """The structures of the module that is installed on a platform, by physical address."""

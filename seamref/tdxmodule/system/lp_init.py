@@ -99,7 +99,7 @@ def _lp_init(c: Call) -> Result:
             raise Ud2(f"VMREAD {name}: {value}")
         c.local.set(f"host_state[{i}]", value)
     c.local.set("initialised", 1)
-    c.glob.set("num_init_lps", c.glob.num("num_init_lps") + 1)
+    c.glob.add("num_init_lps", 1)
     return SUCCESS
 
 

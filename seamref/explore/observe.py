@@ -1,0 +1,532 @@
+"""What a step really read and wrote, said by the machine itself while it runs.
+
+Partial-order reduction may only leave an order out when nobody could tell the difference.  So every access of a step
+to anything that another actor could touch is noted where it happens: fields of the kernel's record, of the update
+under way, of each CPU's record; registers and MSRs of a processor; SEAMEXTEND, SEAMDB, the mutex, entropy; every byte
+of physical memory.  A write counts whether it changes the value or not.  What a property's check looked at counts as
+read by the step that was checked, where the check could see that step: it changed something shared that the check looks
+at, or the mode of its processor, or a fault struck, or something was found wrong.
+
+One kind of write is told apart: an *addition*, done by one primitive that does not tell what was there before
+(``LOCK XADD`` of the platform, an arrival at the barrier of ``stop_machine``, a worker's result 0).  Additions to one
+place commute.  Whoever does the same with a load and a store has read and written.
+
+Memory has two granularities: accesses up to 1 KiB are noted by 16-bit word, and at their page's two doors, so that
+whoever writes, or reads, the whole page conflicts; longer ones by page.
+
+The classes here are the platform's and the kernel's own, with a note taken at each door; they change no behaviour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from seamref.arch import msr as msrs
+from seamref.arch.lp import Lp
+from seamref.arch.memory import Agent
+from seamref.arch.outcome import Fault
+from seamref.arch.platform import Platform
+from seamref.host.abi import Errno
+from seamref.host.kernel import Host
+from seamref.host.records import Control, Cpu, HostState, having, members
+
+UPDATE = ("update", "update.state", "update.acks", "update.failures", "update.results")
+HOST = ("module", "sysinfo", "seamldr_lock", "sysinit_lock", "hotplug_readers", "upload", "device", "tds", "heap",
+        "printed_once", "script")
+PLATFORM = ("SEAMEXTEND", "P_SEAMLDR_MUTEX", "p_seamldr_range", "seamdb", "bios_se_svn", "svn_locked",
+            "flushed_sub_blocks", "entropy_drawn")
+TABLES = ("injected", "key_table", "txt", "board", "msrs", "package_msrs")
+"""Dictionaries of the platform: who takes one in hand may change it."""
+NAMED = (*UPDATE, *HOST, "kernel, the rest", *PLATFORM, *TABLES)
+CPU_PARTS: Mapping[str, tuple[str, ...]] = {
+    "task": ("tasks", "finished", "irqs_off"),
+    "record": ("online", "vmx_refs", "vmxon_region", "vmcs", "dead"),
+    "lp_initialized": ("lp_initialized",),
+    "cache_state": ("cache_state_incoherent",),
+    "processor": (),
+    "results": (),
+}
+"""What belongs to one CPU, each noted for itself: fields of the kernel's record; registers; what its jobs returned."""
+PARTS = tuple(CPU_PARTS)
+PART_OF = {name: index for index, names in enumerate(CPU_PARTS.values()) for name in names}
+PROCESSOR, RESULTS = PARTS.index("processor"), PARTS.index("results")
+BIT = {name: 1 << index for index, name in enumerate(NAMED)}
+_REST = BIT["kernel, the rest"]
+ACKS, STATE, FAILURES = BIT["update.acks"], BIT["update.state"], BIT["update.failures"]
+_ALL_UPDATE = sum(BIT[name] for name in UPDATE)
+_SKIPPED = frozenset({"series", "dmesg", "cpus", "update"})  # constant; read by nobody; noted field by field
+SHORT, WORD = 1024, 1
+"""Bytes of the longest access that is noted word by word; a word is two bytes (as a shift)."""
+
+
+class Seen(NamedTuple):
+    """Sets of places: read, written, added to; ``joins``: whose additions, all of them, the last arrival waited for."""
+
+    reads: int = 0
+    writes: int = 0
+    adds: int = 0
+    joins: int = 0
+
+    def conflicts(self, other: Seen) -> bool:
+        """Whether the order of two such steps can matter."""
+        ours, theirs = self.reads | self.adds, other.reads | other.adds
+        return bool(
+            self.writes & (theirs | other.writes) or other.writes & ours
+            or self.adds & other.reads or other.adds & self.reads
+        )
+
+    def places(self, other: Seen) -> int:
+        """Where two steps conflict."""
+        ours, theirs = self.reads | self.adds, other.reads | other.adds
+        return (self.writes & (theirs | other.writes) | other.writes & ours
+                | self.adds & other.reads | other.adds & self.reads)
+
+
+class Recorder:
+    """Notes of the step under way, and the numbering of places for one exploration."""
+
+    __slots__ = ("_memory", "_names", "arrived", "cpu", "last", "memory_of", "next", "notes", "own", "pages",
+                 "permuted", "reads", "tied", "words", "writes")
+    # "last": additions; kept short because it is touched at every access
+
+    def __init__(self) -> None:
+        self.begin((), None)
+
+    def begin(self, apicids: Iterable[int], own: Mapping[int, tuple[int, int]] | None) -> None:
+        """Number the places of an exploration with these processors; ``own``: pages of one CPU each."""
+        self.reads = self.writes = self.last = 0
+        self.arrived = False
+        self.own = own or {}
+        self.cpu: dict[int, tuple[int, ...]] = {}
+        self._names: list[str] = list(NAMED)
+        self.memory_of: list[tuple[str, int]] = [("", 0)] * len(NAMED)  # ("cpu" | "page" | "word", which)
+        self.next = 1 << len(NAMED)
+        self.tied = 0
+        for number, id in enumerate(apicids):
+            bits = []
+            for part in PARTS:
+                bits.append(self._new(f"{part} of CPU {number}", ("cpu", number)))
+                self.tied |= bits[-1]
+            self.cpu[id] = tuple(bits)
+        self.pages: dict[int, int] = {}
+        self.words: dict[int, int] = {}
+        self.notes: dict[str, int] = {}
+        self._memory: dict[tuple[int, int], tuple[int, int, int]] = {}
+        self.permuted: dict[tuple[tuple[int, ...], int], int] = {}
+
+    def _new(self, name: str, of: tuple[str, int]) -> int:
+        bit, self.next = self.next, self.next << 1
+        self._names.append(name)
+        self.memory_of.append(of)
+        return bit
+
+    def reset(self) -> None:
+        """A new step begins."""
+        self.reads = self.writes = self.last = 0
+        self.arrived = False
+
+    def taken(self, number: int) -> Seen:
+        """What the step of a CPU touched (-1: of another actor); whoever arrived last may do nothing else."""
+        if self.arrived:
+            mine = 0
+            for id, bits in self.cpu.items():
+                if self.number_of(id) == number:
+                    mine = sum(bits)
+            if (self.writes | self.last) & ~(mine | STATE | ACKS) or self.reads & ~(mine | _ALL_UPDATE):
+                self.writes |= ACKS
+                self.arrived = False
+        return Seen(self.reads, self.writes, self.last, ACKS if self.arrived else 0)
+
+    def number_of(self, id: int) -> int:
+        """The CPU number of an x2APIC id."""
+        return self.memory_of[self.cpu[id][0].bit_length() - 1][1]
+
+    def noted(self) -> int:
+        """The notes of properties that were written since the last reset."""
+        return self.writes & sum(self.notes.values())
+
+    def looked(self) -> int:
+        """Everything that was touched since the last reset, as one set."""
+        return self.reads | self.writes | self.last
+
+    # --- places in memory
+
+    def places(self, at: int, size: int) -> tuple[int, int, int]:
+        """Words of an access (none where it is longer); the read doors and the write doors of its pages.
+
+        Whole pages are read at the write door, and written at both; a word is read at the read door and added to the
+        write door: so words and whole pages conflict, and two words do not.
+        """
+        found = self._memory.get((at, size))
+        if found is None:
+            found = self._memory[at, size] = self._find(at, size)
+        return found
+
+    def _find(self, at: int, size: int) -> tuple[int, int, int]:
+        last = at + max(size, 1) - 1
+        readers = writers = words = 0
+        for page in range(at >> 12, (last >> 12) + 1):
+            readers |= self._page(2 * page)
+            writers |= self._page(2 * page + 1)
+        if size <= SHORT:
+            for word in range(at >> WORD, (last >> WORD) + 1):
+                words |= self._word(word)
+        return words, readers, writers
+
+    def _page(self, door: int) -> int:
+        bit = self.pages.get(door)
+        if bit is None:
+            bit = self.pages[door] = self._new(f"the page at 0x{door >> 1 << 12:X}", ("page", door))
+            if door >> 1 in self.own:
+                self.tied |= bit
+        return bit
+
+    def _word(self, word: int) -> int:
+        bit = self.words.get(word)
+        if bit is None:
+            bit = self.words[word] = self._new(f"memory at 0x{word << WORD:X}", ("word", word))
+            if word >> 12 - WORD in self.own:
+                self.tied |= bit
+        return bit
+
+    def note(self, name: str) -> int:
+        """A property's note."""
+        bit = self.notes.get(name)
+        if bit is None:
+            bit = self.notes[name] = self._new(f"the note {name!r} of a property", ("", 0))
+        return bit
+
+    # --- for people, and for symmetry
+
+    def words_of(self, places: int, most: int = 4) -> str:
+        """Names of places."""
+        names: list[str] = []
+        while places and len(names) <= most:
+            low = places & -places
+            names.append(self._names[low.bit_length() - 1])
+            places ^= low
+        return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+    def permute(self, places: int, order: tuple[int, ...]) -> int:
+        """The same places when CPU n is called ``order[n]``."""
+        moved = places & self.tied
+        if not moved:
+            return places
+        key = order, moved
+        found = self.permuted.get(key)
+        if found is None:
+            found = 0
+            left = moved
+            while left:
+                low = left & -left
+                left ^= low
+                found |= self._moved(low, order)
+            self.permuted[key] = found
+        return places & ~self.tied | found
+
+    def _moved(self, bit: int, order: tuple[int, ...]) -> int:
+        kind, which = self.memory_of[bit.bit_length() - 1]
+        if kind == "cpu":
+            ids = list(self.cpu)
+            return self.cpu[ids[order[which]]][self.cpu[ids[which]].index(bit)]
+        page = which >> 1 if kind == "page" else which >> 12 - WORD
+        cpu, slot = self.own[page]
+        other = next(p for p, held in self.own.items() if held == (order[cpu], slot))
+        if kind == "page":
+            return self._page(2 * other + which % 2)
+        return self._word(other << 12 - WORD | which & (1 << 12 - WORD) - 1)
+
+
+SAW = Recorder()
+"""The notes of this process: explorations do not overlap in one."""
+
+
+# --- the kernel ---------------------------------------------------------------------------------------------------
+
+
+def _noted(getter: Callable[..., Any], putter: Callable[..., None], bit: int) -> property:
+    def get(self: Any) -> Any:
+        SAW.reads |= bit
+        return getter(self)
+
+    return property(get, lambda self, value: putter(self, value))
+
+
+def _noted_cpu(getter: Callable[..., Any], putter: Callable[..., None], part: int, id: Callable[..., int]) -> property:
+    def get(self: Any) -> Any:
+        SAW.reads |= SAW.cpu[id(self)][part]
+        return getter(self)
+
+    return property(get, lambda self, value: putter(self, value))
+
+
+_RAW_CPU = {name: (get, put) for name, get, put in members(Cpu)}
+_RAW_CONTROL = {name: (get, put) for name, get, put in members(Control)}
+_RAW_STATE = {name: (get, put) for name, get, put in members(HostState)}
+_raw_cpus: Callable[[HostState], tuple[Cpu, ...]] = _RAW_STATE["cpus"][0]
+_raw_update: Callable[[HostState], Control | None] = _RAW_STATE["update"][0]
+_raw_id: Callable[[Cpu], int] = _RAW_CPU["apicid"][0]
+_CONTROL_BIT = {"params": 0, "cpus": 0, "lead": 0, "state": STATE, "acks": ACKS, "failures": FAILURES,
+                "rets": BIT["update.results"]}
+
+SeenCpu: Any = type("SeenCpu", (Cpu,), {
+    "__slots__": (), "__doc__": "A CPU's record that notes what is read of it.",
+    **{name: _noted_cpu(get, put, PART_OF[name], _raw_id) for name, (get, put) in _RAW_CPU.items() if name != "apicid"},
+})
+SeenControl: Any = type("SeenControl", (Control,), {
+    "__slots__": (), "__doc__": "An update under way that notes what is read of it.",
+    **{name: _noted(get, put, _CONTROL_BIT[name]) for name, (get, put) in _RAW_CONTROL.items() if _CONTROL_BIT[name]},
+})
+SeenState: Any = type("SeenState", (HostState,), {
+    "__slots__": (), "__doc__": "The kernel's record, noting what is read of it.",
+    **{name: _noted(get, put, BIT.get(name, _REST)) for name, (get, put) in _RAW_STATE.items()
+       if name not in _SKIPPED or name == "update"},
+})
+
+
+def _as(kind: Any, record: Any) -> Any:
+    made = object.__new__(kind)
+    for (_, get, _), (_, _, put) in zip(members(type(record)), members(kind), strict=True):
+        put(made, get(record))
+    return made
+
+
+class SeenHost(Host):
+    """A host that notes what is written, and by which primitive."""
+
+    __slots__ = ()
+
+    def set(self, **changes: Any) -> None:
+        """Note the fields; records of CPUs and of the update become noting ones."""
+        for name in changes:
+            if name not in _SKIPPED:
+                SAW.writes |= BIT.get(name, _REST)
+        if "update" in changes:
+            SAW.writes |= _ALL_UPDATE
+            if type(changes["update"]) is Control:
+                changes["update"] = _as(SeenControl, changes["update"])
+        if "cpus" in changes:
+            changes["cpus"] = tuple(
+                self._replaced(old, new) for old, new in zip(_raw_cpus(self.state), changes["cpus"], strict=True)
+            )
+        self.state = having(self.state, **changes)
+
+    def _replaced(self, old: Cpu, new: Cpu) -> Any:
+        if new is old:
+            return new
+        SAW.writes |= sum(SAW.cpu[_raw_id(old)])
+        return new if type(new) is SeenCpu else _as(SeenCpu, new)
+
+    def set_cpu(self, number: int, **changes: Any) -> None:
+        """Note the parts of the CPU's record."""
+        cpus = _raw_cpus(self.state)
+        bits = SAW.cpu[_raw_id(cpus[number])]
+        for name in changes:
+            SAW.writes |= bits[PART_OF[name]]
+        self.state = having(self.state, cpus=(*cpus[:number], having(cpus[number], **changes), *cpus[number + 1 :]))
+
+    def set_control(self, **changes: Any) -> None:
+        """Note the fields; what the last to arrive does to the barrier is part of arriving."""
+        held = _raw_update(self.state)
+        if held is None:
+            self.control()
+            return
+        for name, value in changes.items():
+            if name == "acks" and SAW.arrived and value == 0:
+                continue
+            if name == "state" and SAW.arrived and value != _RAW_CONTROL["state"][0](held) + 1:
+                SAW.writes |= ACKS
+            SAW.writes |= _CONTROL_BIT[name] or _ALL_UPDATE
+        self.state = having(self.state, update=having(held, **changes))
+
+    def arrive(self, count: int) -> bool:
+        """An addition, if it is for all workers."""
+        held = _raw_update(self.state)
+        if held is None:
+            return super().arrive(count)
+        SAW.reads |= BIT["update"]
+        if count == len(held.cpus):
+            SAW.last |= ACKS
+        else:
+            SAW.reads |= ACKS
+            SAW.writes |= ACKS
+        acks = _RAW_CONTROL["acks"][0](held) + 1
+        self.state = having(self.state, update=having(held, acks=acks))
+        SAW.arrived = SAW.arrived or acks == count
+        return bool(acks == count)
+
+    def returned(self, number: int, ret: Errno) -> None:
+        """An addition, unless it is an error: those are read in their order."""
+        held = _raw_update(self.state)
+        if held is None:
+            return super().returned(number, ret)
+        SAW.reads |= BIT["update"]
+        bit = BIT["update.results"]
+        if ret is Errno.OK:
+            SAW.last |= bit
+        else:
+            SAW.writes |= bit
+        rets = (*_RAW_CONTROL["rets"][0](held), (number, ret))
+        self.state = having(self.state, update=having(held, rets=rets))
+        return None
+
+
+# --- the platform -------------------------------------------------------------------------------------------------
+
+
+def _door(name: str) -> property:
+    slot: Any = Platform.__dict__[name]
+    bit = BIT[name]
+
+    def get(self: Any) -> Any:
+        SAW.reads |= bit
+        return slot.__get__(self)
+
+    def put(self: Any, value: Any) -> None:
+        if name == "svn_locked" and value:
+            SAW.last |= bit  # SEAMOPS locks it whoever comes first: doing so twice is doing it once
+        else:
+            SAW.writes |= bit
+        slot.__set__(self, value)
+
+    return property(get, put)
+
+
+def _table(name: str) -> property:
+    slot: Any = Platform.__dict__[name]
+    bit = BIT[name]
+
+    def get(self: Any) -> Any:
+        SAW.reads |= bit
+        SAW.writes |= bit
+        return slot.__get__(self)
+
+    def put(self: Any, value: Any) -> None:
+        SAW.writes |= bit
+        slot.__set__(self, value)
+
+    return property(get, put)
+
+
+_raw_injected: Any = Platform.__dict__["injected"].__get__
+_raw_range: Any = Platform.__dict__["p_seamldr_range"].__get__
+
+
+class _Doors(Platform):
+    """Memory, processors, entropy."""
+
+    __slots__ = ()
+
+    def fork(self) -> Platform:
+        """Copying is no access."""
+        kept = SAW.reads, SAW.writes, SAW.last
+        other = super().fork()
+        SAW.reads, SAW.writes, SAW.last = kept
+        return other
+
+    def lp(self, id: int) -> Lp:
+        """A handle that may be written."""
+        bits = SAW.cpu.get(id)
+        if bits is not None:
+            SAW.writes |= bits[PROCESSOR]
+        return super().lp(id)
+
+    def peek_lp(self, id: int) -> Lp:
+        """A handle for reading."""
+        bits = SAW.cpu.get(id)
+        if bits is not None:
+            SAW.reads |= bits[PROCESSOR]
+        return super().peek_lp(id)
+
+    def every_lp(self) -> Iterable[Lp]:
+        """All of them, for reading."""
+        for bits in SAW.cpu.values():
+            SAW.reads |= bits[PROCESSOR]
+        return super().every_lp()
+
+    def msr_value(self, lp: Lp, address: int) -> int:
+        """An MSR of a processor was noted with its handle; others are noted here."""
+        match msrs.MSRS[address].scope:
+            case msrs.Scope.CORE:
+                return super().msr_value(lp, address)
+            case msrs.Scope.PACKAGE:
+                name = "package_msrs"
+            case _:
+                name = "msrs"
+        kept = SAW.writes
+        value = super().msr_value(lp, address)
+        SAW.reads |= BIT[name]
+        SAW.writes = kept
+        return value
+
+    def take_injected(self, source: str) -> Any:
+        """Looking whether an answer was injected is a read; taking it a write."""
+        if not _raw_injected(self).get(source):
+            SAW.reads |= BIT["injected"]
+            return None
+        return super().take_injected(source)
+
+    def load(self, agent: Agent, address: int, size: int, lp: Lp | None = None) -> bytes | Fault:
+        """A read."""
+        words, readers, writers = SAW.places(self.split(address)[1], size)
+        SAW.reads |= words | readers if words else writers
+        return super().load(agent, address, size, lp)
+
+    def store(self, agent: Agent, address: int, data: bytes | bytearray, lp: Lp | None = None) -> Fault | None:
+        """A write."""
+        words, readers, writers = SAW.places(self.split(address)[1], len(data))
+        if words:
+            SAW.writes |= words
+            SAW.last |= writers
+        else:
+            SAW.writes |= readers | writers
+        return super().store(agent, address, data, lp)
+
+    def zero(self, agent: Agent, address: int, size: int, lp: Lp | None = None) -> Fault | None:
+        """A write of all pages."""
+        _, readers, writers = SAW.places(self.split(address)[1], max(size, SHORT + 1))
+        SAW.writes |= readers | writers
+        return super().zero(agent, address, size, lp)
+
+    def add(
+        self, agent: Agent, address: int, value: int, size: int, lp: Lp | None = None, *, tells: int = 0
+    ) -> int | Fault:
+        """An addition."""
+        kept = SAW.reads | BIT["p_seamldr_range"], SAW.writes, SAW.last
+        old = super().add(agent, address, value, size, lp, tells=tells)
+        SAW.reads, SAW.writes, SAW.last = kept
+        words, _, writers = SAW.places(self.split(address)[1], size)
+        SAW.last |= words | writers
+        return old
+
+
+SeenPlatform: Any = type("SeenPlatform", (_Doors,), {
+    "__slots__": (), "__doc__": "A platform that notes every access to what processors share.",
+    **{name: _door(name) for name in PLATFORM}, **{name: _table(name) for name in TABLES},
+})
+
+
+def observed(host: Host) -> Host:
+    """A copy of a host that notes what is done to it."""
+    copy = host.fork()
+    copy.platform.__class__ = SeenPlatform
+    state = _as(SeenState, copy.state)
+    cpus = tuple(_as(SeenCpu, record) for record in _raw_cpus(state))
+    update = _raw_update(state)
+    copy.state = having(state, cpus=cpus, update=update if update is None else _as(SeenControl, update))
+    copy.__class__ = SeenHost
+    return copy
+
+
+def raw_cpus(host: Host) -> tuple[Cpu, ...]:
+    """The CPUs' records, without a note."""
+    return _raw_cpus(host.state)
+
+
+def raw_state(host: Host, name: str) -> Any:
+    """A field of the kernel's record, without a note."""
+    return _RAW_STATE[name][0](host.state)
+
+
+__all__ = ["NAMED", "SAW", "Recorder", "Seen", "SeenHost", "SeenPlatform", "observed", "raw_cpus", "raw_state"]
