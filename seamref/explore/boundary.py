@@ -163,8 +163,8 @@ declare("secrets-kept", "no stack canary and no stepping seed leaves SEAM, in a 
 def _after_death(before: World, after: World, did: Did) -> str | None:
     if not _entering(before, after, did):
         return None
-    died = [cpu for cpu in range(before.cpus) if lp_of(before, cpu).activity is Activity.SHUTDOWN
-            and lp_of(before, cpu).inSEAM]
+    died = [cpu for cpu, record in enumerate(before.host.state.cpus)
+            if record.dead and lp_of(before, cpu).activity is Activity.SHUTDOWN and lp_of(before, cpu).inSEAM]
     if not died:
         return None
     return f"CPU {did.actor} entered SEAM after CPUs {died} went to shutdown in it"

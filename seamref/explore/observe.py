@@ -46,11 +46,13 @@ CPU_PARTS: Mapping[str, tuple[str, ...]] = {
     "cache_state": ("cache_state_incoherent",),
     "processor": (),
     "results": (),
+    "notes": (),
 }
-"""What belongs to one CPU, each noted for itself: fields of the kernel's record; registers; what its jobs returned."""
+"""What belongs to one CPU, each noted for itself: fields of the kernel's record; registers; what its jobs
+returned; what properties keep."""
 PARTS = tuple(CPU_PARTS)
 PART_OF = {name: index for index, names in enumerate(CPU_PARTS.values()) for name in names}
-PROCESSOR, RESULTS = PARTS.index("processor"), PARTS.index("results")
+PROCESSOR, RESULTS, NOTES = (PARTS.index(name) for name in ("processor", "results", "notes"))
 BIT = {name: 1 << index for index, name in enumerate(NAMED)}
 _REST = BIT["kernel, the rest"]
 ACKS, STATE, FAILURES = BIT["update.acks"], BIT["update.state"], BIT["update.failures"]
@@ -83,6 +85,13 @@ class Seen(NamedTuple):
                 | self.adds & other.reads | other.adds & self.reads)
 
 
+class _OfCpu(dict[int, tuple[int, ...]]):
+    """Places by x2APIC id; a processor of no exploration has none."""
+
+    def __missing__(self, id: int) -> tuple[int, ...]:
+        return (0,) * len(PARTS)
+
+
 class Recorder:
     """Notes of the step under way, and the numbering of places for one exploration."""
 
@@ -98,7 +107,7 @@ class Recorder:
         self.reads = self.writes = self.last = 0
         self.arrived = False
         self.own = own or {}
-        self.cpu: dict[int, tuple[int, ...]] = {}
+        self.cpu = _OfCpu()
         self._names: list[str] = list(NAMED)
         self.memory_of: list[tuple[str, int]] = [("", 0)] * len(NAMED)  # ("cpu" | "page" | "word", which)
         self.next = 1 << len(NAMED)
@@ -144,7 +153,7 @@ class Recorder:
 
     def noted(self) -> int:
         """The notes of properties that were written since the last reset."""
-        return self.writes & sum(self.notes.values())
+        return self.writes & (sum(self.notes.values()) | sum(bits[NOTES] for bits in self.cpu.values()))
 
     def looked(self) -> int:
         """Everything that was touched since the last reset, as one set."""

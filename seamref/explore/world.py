@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeAlias
 
 from seamref.errors import SeamrefError
 from seamref.explore.access import Accesses
-from seamref.explore.observe import RESULTS, SAW
+from seamref.explore.observe import NOTES, RESULTS, SAW
 from seamref.host.abi import Errno
 from seamref.host.kernel import Host
 from seamref.host.records import Task
@@ -218,11 +218,13 @@ class World:
 
     def noted(self, cpu: int) -> tuple[Any, ...]:
         """A property's note on one CPU."""
+        SAW.reads |= SAW.cpu[self.host.state.cpus[cpu].apicid][NOTES]
         notes = self.rest.notes
         return notes[cpu] if notes else ()
 
     def note(self, cpu: int, note: tuple[Any, ...]) -> None:
         """Keep a property's note on one CPU: it moves with the CPU where CPUs are exchanged."""
+        SAW.writes |= SAW.cpu[self.host.state.cpus[cpu].apicid][NOTES]
         notes = self.rest.notes or ((),) * self.cpus
         if notes[cpu] != note:
             self.set(notes=(*notes[:cpu], note, *notes[cpu + 1 :]))
@@ -369,8 +371,7 @@ class World:
         name = self.rest.running[cpu]
         if name and not record.tasks:
             results, running = self.rest.results, self.rest.running
-            if SAW.cpu:
-                SAW.writes |= SAW.cpu[record.apicid][RESULTS]
+            SAW.writes |= SAW.cpu[record.apicid][RESULTS]
             mine = (*results[cpu], (name, record.finished or Errno.OK))
             self.set(results=(*results[:cpu], mine, *results[cpu + 1 :]),
                      running=(*running[:cpu], "", *running[cpu + 1 :]))

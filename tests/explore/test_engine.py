@@ -12,7 +12,7 @@ from seamref.explore.text import condensed, report, space_time
 
 
 def test_counterexample__is_the_shortest_and_replays() -> None:
-    result = explore("update-without-lock", 2, properties=["nobody-collides"])
+    result = explore("update-without-lock", 2, properties=["nobody-collides"], shortest=True)
     found = result.counterexample()
     plain = explore("update-without-lock", 2, properties=["nobody-collides"], por=False, symmetry=False)
     assert found.shortest and found.depth == plain.counterexample().depth

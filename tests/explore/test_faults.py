@@ -31,7 +31,7 @@ def test_fault__at_any_step_of_the_merged_update(kind: str) -> None:
 
 
 def test_fault__an_NMI_in_v3s_window_finds_no_current_VMCS() -> None:
-    result = explore("update-erratum-v3", 2, faults=["nmi"], properties=["vmcs-window"])
+    result = explore("update-erratum-v3", 2, faults=["nmi"], properties=["vmcs-window"], shortest=True)
     assert result.counterexample("vmcs-window").shortest
     assert "finds no current VMCS" in result.counterexample().wrong
 
