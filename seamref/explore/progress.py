@@ -116,7 +116,7 @@ def _graph(roots: list[World], max_states: int) -> Progress:
             waits |= {world.name(actor) for actor in world.actors if not world.is_done(actor)
                       and not (actor < world.cpus and world.host.state.cpus[actor].dead)}
         edges = []
-        for choice in chosen + [actor + STRIKE for actor in chosen if world.is_armed(actor)]:
+        for choice in (choice for actor in world.movable() for choice in world.choices(actor)):
             child = world.fork()
             done = child.take(choice)
             if done.pointless:
