@@ -39,7 +39,7 @@ book: $(READY)
 	@$(BIN)/python tools/chapters.py check
 	@$(BIN)/python tools/questions.py check
 	@$(BIN)/jupyter-book build . -W --keep-going -q || { rm -rf _build; exit 1; }
-	@echo "The book is rendered. Open file://$(abspath $(BOOK)), or say make serve"
+	@echo "The book is rendered. Open file://$(abspath $(BOOK)), or say make serve to run its cells"
 
 pdf: $(READY)
 	@test -f $(BOOK) || $(MAKE) book
@@ -47,8 +47,7 @@ pdf: $(READY)
 
 serve: $(READY)
 	@test -f $(BOOK) || $(MAKE) book
-	@echo "The book is at http://127.0.0.1:$(PORT)/ until you press Ctrl-C."
-	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT) >/dev/null
+	@$(BIN)/python tools/serve.py $(PORT)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS)

@@ -524,13 +524,17 @@ def cite_role(name: str, rawtext: str, text: str, lineno: int, inliner: Any, opt
 
 SHELL = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title} - SEAM, executed</title><style>
-:root{{color-scheme:light dark}} body{{margin:1rem auto;max-width:75rem;padding:0 1rem;font-family:sans-serif;
-line-height:1.45}} pre{{overflow-x:auto;font-size:.85rem}} :target{{outline:2px solid #c98a1b}} {style}
-@media (prefers-color-scheme:dark){{{dark}}}</style></head>
-<body><main><h1>{title}</h1><p><a href="{home}">SEAM, executed</a>. Text and code: Apache-2.0. Not affiliated with
-Intel.</p><div role="group" tabindex="0" aria-label="Source of {title}">{code}</div></main></body></html>
+<title>{title} - SEAM, executed</title><link rel="stylesheet" href="{up}source.css"></head>
+<body><main><h1>{title}</h1><p><a href="{up}../index.html">SEAM, executed</a>. Text and code: Apache-2.0. Not affiliated
+with Intel.</p><div role="group" tabindex="0" aria-label="Source of {title}">{code}</div></main></body></html>
 """
+SOURCE_CSS = """:root{{color-scheme:light dark}} body{{margin:1rem auto;max-width:75rem;padding:0 1rem;
+font-family:sans-serif;line-height:1.45}} pre{{overflow-x:auto;font-size:.85rem}} :target{{outline:2px solid #c98a1b}}
+{light}
+@media (prefers-color-scheme:dark){{{dark}}}
+"""
+PLAIN = re.compile(r'<span class="(?:n|p|w|nn)">([^<]*)</span>')  # drawn in the colour of the text itself
+PLACE_OF_LINE = re.compile(r'<a id="(L-\d+)" name="L-\d+"></a><span class="linenos">')
 
 
 def write_source(app: Sphinx, problem: Exception | None) -> None:
@@ -542,15 +546,18 @@ def write_source(app: Sphinx, problem: Exception | None) -> None:
     from pygments.lexers import PythonLexer
 
     form = HtmlFormatter(linenos="inline", lineanchors="L", anchorlinenos=False, style="a11y-high-contrast-light")
-    style = form.get_style_defs(".highlight")
+    light = form.get_style_defs(".highlight")
     dark = HtmlFormatter(style="a11y-high-contrast-dark").get_style_defs(".highlight")
+    home = Path(app.outdir) / "source"
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "source.css").write_text(SOURCE_CSS.format(light=light, dark=dark), encoding="utf-8")
     for file in sorted((ROOT / "seamref").rglob("*.py")):
         name = file.relative_to(ROOT).with_suffix("").as_posix()
-        out = Path(app.outdir) / "source" / f"{name}.html"
+        out = home / f"{name}.html"
         out.parent.mkdir(parents=True, exist_ok=True)
-        home = "../" * (name.count("/") + 1) + "index.html"
-        code = highlight(file.read_text(encoding="utf-8"), PythonLexer(), form)
-        out.write_text(SHELL.format(title=f"{name}.py", style=style, dark=dark, home=home, code=code), encoding="utf-8")
+        code = PLAIN.sub(r"\1", highlight(file.read_text(encoding="utf-8"), PythonLexer(), form))
+        code = PLACE_OF_LINE.sub(r'<span class="linenos" id="\1">', code)
+        out.write_text(SHELL.format(title=f"{name}.py", up="../" * name.count("/"), code=code), encoding="utf-8")
 
 
 def configure(app: Sphinx, config: Any) -> None:

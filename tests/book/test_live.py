@@ -1,0 +1,224 @@
+"""What the live book is built from: a kernel that gives what Jupyter gives, what is pinned, how large it becomes."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import os
+import sys
+import zipfile
+from io import BytesIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from sphinx.errors import ExtensionError
+
+import chapters
+from built import BuiltBook
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "book" / "_ext"))
+import live  # noqa: E402
+
+KERNEL = live.kernel()
+MOST = 45_000_000  # bytes of the whole book, with Python
+
+
+def cells(name: str) -> list[dict[str, Any]]:
+    return [cell for cell in json.loads((ROOT / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+            if cell["cell_type"] == "code"]
+
+
+# ---------------------------------------------------------------- the kernel
+
+
+class Drawn:
+    def _repr_html_(self) -> str:
+        return "<b>x</b>"
+
+    def __repr__(self) -> str:
+        return "x"
+
+
+class Bundled:
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return {"text/plain": "plain", "image/svg+xml": "<svg/>"}
+
+
+class Silent:
+    def _repr_html_(self) -> None:
+        return None
+
+
+@pytest.mark.parametrize("value", [
+    7, "text", b"12", [0x1000] * 40, {"a" * 30: list(range(20)), "b": {1, 2}}, (1,),
+    Drawn(), Bundled(), Drawn, Silent(),
+], ids=repr)
+def test_a_value_is_the_bundle_that_jupyter_makes(value: Any) -> None:
+    data, _ = InteractiveShell.instance().display_formatter.format(value)  # type: ignore[no-untyped-call]
+    assert KERNEL.bundle(value) == data
+
+
+def test_outputs_come_in_the_order_in_which_they_were_made() -> None:
+    got = KERNEL.Kernel().run("import sys\nprint('a')\nprint('b')\ndisplay(1)\nprint('c', file=sys.stderr)\n2")
+    assert [(one["output_type"], one.get("name"), one.get("text"), one.get("data")) for one in got] == [
+        ("stream", "stdout", "a\nb\n", None), ("display_data", None, None, {"text/plain": "1"}),
+        ("stream", "stderr", "c\n", None), ("execute_result", None, None, {"text/plain": "2"}),
+    ]
+    assert not hasattr(builtins, "display") or builtins.display is not KERNEL.KERNEL.display
+
+
+def test_a_cell_keeps_its_names_and_a_semicolon_or_none_shows_nothing() -> None:
+    kernel = KERNEL.Kernel()
+    assert kernel.run("held = 4") == [] == kernel.run("held;") == kernel.run("None") == kernel.run("")
+    assert kernel.run("held * 2\n")[0]["data"] == {"text/plain": "8"}
+    assert kernel.run("_ + 1")[0]["data"] == {"text/plain": "9"}
+    [said] = kernel.run("def f():\n    return 1\nimport inspect\nprint(inspect.getsource(f))")
+    assert said["text"].startswith("def f")
+
+
+@pytest.mark.parametrize(("source", "name", "words"), [
+    ("1 / 0", "ZeroDivisionError", "division by zero"),
+    ("(", "SyntaxError", ""),
+    ("import sys\nsys.exit(3)", "SystemExit", "3"),
+    ("raise KeyboardInterrupt", "KeyboardInterrupt", ""),
+    ("class Odd:\n    def __repr__(self):\n        raise ValueError('no face')\nOdd()", "ValueError", "no face"),
+])
+def test_an_exception_is_an_output(source: str, name: str, words: str) -> None:
+    kernel = KERNEL.Kernel()
+    [output] = kernel.run(source)
+    assert (output["output_type"], output["ename"]) == ("error", name) and words in output["evalue"]
+    assert not any("kernel.py" in line for line in output["traceback"])
+    assert kernel.run("1")[0]["data"] == {"text/plain": "1"}
+
+
+def test_a_digest_is_of_what_is_seen() -> None:
+    run = KERNEL.Kernel().run
+    stored = [{"output_type": "stream", "name": "stdout", "text": ["a\n", "b\n"]}]
+    assert KERNEL.digest(stored) == KERNEL.digest(run("print('a')\nprint('b')"))
+    assert KERNEL.digest(stored) != KERNEL.digest(run("print('a')\nprint('c')"))
+    assert KERNEL.digest(run("1")) == KERNEL.digest(run("0 + 1"))
+    here, there = run("1 / 0"), run("\n\n\ndef f():\n    1 / 0\nf()")
+    assert here != there and KERNEL.digest(here) == KERNEL.digest(there)
+    assert KERNEL.digest(here) != KERNEL.digest(run("raise ZeroDivisionError('other')"))
+
+
+@pytest.mark.parametrize("name", ["book/foundations/oracle", "book/processor/tdcall"])
+def test_a_chapter_s_cells_give_what_is_stored(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir((ROOT / name).parent)
+    kernel = KERNEL.Kernel()
+    for cell, told in zip(cells(name), live.cells_of(ROOT / f"{name}.ipynb"), strict=True):
+        assert KERNEL.digest(kernel.run("".join(cell["source"]))) == told["digest"], cell["source"]
+
+
+def test_a_command_is_its_status_and_what_it_says() -> None:
+    said = KERNEL.command("clause", "SEAMCALL.cpl")
+    assert said["status"] == 0 and "SEAMCALL.cpl" in said["out"] and said["err"] == ""
+    refused = KERNEL.command("nosuch")
+    assert refused["status"] == 2 and refused["out"] == "" and "nosuch" in refused["err"]
+
+
+def test_a_call_gives_plain_data_or_what_it_shows() -> None:
+    assert json.loads(KERNEL.call("math:gcd", "[12, 18]")) == 6
+    assert json.loads(KERNEL.call("builtins:dict", '{"a": 1}')) == {"a": 1}
+    assert json.loads(KERNEL.call("fractions:Fraction", "[1, 2]"))["data"] == {"text/plain": "Fraction(1, 2)"}
+
+
+# ---------------------------------------------------------------- what is put beside the pages
+
+
+def test_a_cell_that_needs_pandas_is_known_by_its_code() -> None:
+    assert live.needs("rows = table(x).frame") == live.needs("import pandas as pd") == "pandas"
+    assert live.needs("from pandas import DataFrame") == "pandas"
+    assert live.needs("frame = 1\nframes(frame)") == live.needs("(") == ""
+    lacking = [name for name in chapters.toc_entries() if (ROOT / f"{name}.ipynb").is_file()
+               for cell in live.cells_of(ROOT / f"{name}.ipynb") if "needs" in cell]
+    assert len(lacking) <= 6  # each is a hole in the live book: Pyodide's pandas is on no registry
+
+
+def test_the_archive_is_the_tree_and_equal_for_equal_trees() -> None:
+    made = live.archive()
+    assert made == live.archive()
+    names = set(zipfile.ZipFile(BytesIO(made)).namelist())
+    assert {"seamref/__init__.py", "seambook_kernel.py", "ipython_pretty.py", "pygments/lexers/python.py",
+            "book/appendices/coverage.json"} <= names
+    assert not any("__pycache__" in name or name.endswith(".ipynb") for name in names)
+    for path in (ROOT / "seamref").rglob("*.py"):
+        assert path.relative_to(ROOT).as_posix() in names
+
+
+def test_every_file_from_npm_is_pinned_by_the_lock_and_by_its_digest() -> None:
+    lock = json.loads((live.OWN / "package-lock.json").read_text(encoding="utf-8"))["packages"]
+    assert all(package.get("integrity", "").startswith("sha512-") for name, package in lock.items() if name)
+    wanted = json.loads((live.OWN / "package.json").read_text(encoding="utf-8"))["dependencies"]
+    assert wanted == {name: lock[f"node_modules/{name}"]["version"] for name in wanted}
+    assert set(live.pins()) == set(live.FILES)
+
+
+def test_a_spoilt_cache_is_noticed(tmp_path: Path) -> None:
+    for name in live.FILES:
+        (tmp_path / name).write_bytes(b"something else")
+    assert live.wrong(tmp_path) == list(live.FILES)
+    assert live.wrong(tmp_path / "nowhere") == list(live.FILES)
+
+
+@pytest.fixture
+def no_registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
+    """An empty cache, no npm, and a pip that reaches nothing."""
+    asked: list[list[str]] = []
+
+    def said(command: list[str], folder: Path) -> None:
+        asked.append(command)
+        raise live.Unreachable("pip failed: no network")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(live.shutil, "which", lambda name: None)
+    monkeypatch.setattr(live, "_said", said)
+    return asked
+
+
+def builder() -> Any:
+    return SimpleNamespace(builder=SimpleNamespace(name="html"), seambook_live=None)
+
+
+def test_without_a_registry_the_book_is_rendered_without_run_buttons(
+        no_registry: list[list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    said: list[str] = []
+    monkeypatch.setattr(live, "logger", SimpleNamespace(info=said.append))
+    app = builder()
+    live.prepare(app)
+    assert app.seambook_live is None
+    assert len(said) == 1 and "no Run buttons" in said[0] and "no network" in said[0]
+    assert [command[1:4] for command in no_registry] == [["-m", "pip", "install"]] and live.NODE in no_registry[0]
+    assert [path.name for path in (tmp_path / "seamref-book").iterdir()] == []  # nothing half made is left
+
+
+def test_where_ci_is_set_it_is_an_error(no_registry: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(ExtensionError, match="no Run buttons"):
+        live.prepare(builder())
+
+
+def test_the_built_book_has_its_python_or_says_why_not(built_book: BuiltBook) -> None:
+    found = list(built_book.html.glob("_static/live/*/worker.js"))
+    if not found:
+        assert not os.environ.get("CI") and "no Run buttons" in built_book.log
+        return
+    [worker] = found
+    folder = worker.parent
+    assert live.wrong(folder) == []
+    assert "MPL" in (text := (folder / "licences.txt").read_text(encoding="utf-8")) or "Mozilla Public" in text
+    assert all(name in text for name in ("@codemirror/view", "Pygments", "ipython"))
+    page = (built_book.html / "book/processor/seamcall.html").read_text(encoding="utf-8")
+    assert f'data-live="live/{folder.name}/"' in page
+    told = json.loads(page.partition('id="seam-cells">')[2].partition("</script>")[0])
+    assert told["folder"] == "book/processor" and len(told["cells"]) == len(cells("book/processor/seamcall"))
+
+
+def test_the_built_book_stays_small(built_book: BuiltBook) -> None:
+    size = sum(path.stat().st_size for path in built_book.html.rglob("*") if path.is_file())
+    assert size < MOST
