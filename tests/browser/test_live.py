@@ -92,22 +92,35 @@ class Live(Visit):
     def state(self, number: int) -> str:
         return str(self.page.evaluate(f"seambook.live.cells()[{number - 1}].state.textContent"))
 
-    def quiet(self) -> bool:
+    def quiet(self) -> None:
         """Nothing went to another host, and the console is empty."""
         assert self.foreign == []
         assert self.complaints == []
-        return True
+
+    def close(self) -> None:
+        """Not while files are on their way: a context that is closed then does not always end."""
+        if self.page.evaluate("window.seambook?.live?.state === 'starting'"):
+            self.wait("seambook.live.state !== 'starting'")
+        super().close()
 
 
-@pytest.fixture
-def seamcall(browser: Any, site: str) -> Iterator[Live]:  # noqa: F811
+@pytest.fixture(scope="module")
+def shared_page(browser: Any, site: str) -> Iterator[Live]:  # noqa: F811
     visit = Live(browser, site, SEAMCALL)
     try:
         visit.go()
         yield visit
-        visit.quiet()
     finally:
         visit.close()
+
+
+@pytest.fixture
+def seamcall(shared_page: Live) -> Iterator[Live]:
+    """The chapter, live, every cell as printed; its Python has the names of earlier tests."""
+    shared_page.page.evaluate("""() => seambook.live.cells().filter(cell => cell.editor)
+        .forEach(cell => { cell.ran = undefined; cell.reset(); })""")
+    yield shared_page
+    shared_page.quiet()
 
 
 # ---------------------------------------------------------------- every cell of every chapter
