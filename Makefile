@@ -69,7 +69,8 @@ coverage: $(READY)
 	SEAMREF_WRITE_COVERAGE=1 $(BIN)/python -m pytest -n $(JOBS)
 
 lab: $(READY)
-	$(BIN)/jupyter lab book
+	@$(BIN)/jupyter trust book/*.ipynb book/*/*.ipynb >/dev/null  # else their pictures are not shown
+	$(BIN)/jupyter lab --custom-css --ServerApp.tornado_settings="{'static_custom_path': ['book/_ext/lab']}" book
 
 chapters: $(READY)
 	$(BIN)/python tools/chapters.py execute -j $(JOBS)
