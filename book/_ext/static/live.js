@@ -263,8 +263,9 @@ class Cell {
     } catch (error) {
       delete this.box.dataset.live;
       this.say(error.stopped ? "stopped" : `not run: ${error.message}`);
+      if (error.stopped) return false;  // whoever stopped it has said what that means
       announce(`Cell ${this.number}: ${this.state.textContent}.`);
-      if (!error.stopped) this.box.dataset.live = "failed";
+      this.box.dataset.live = "failed";
       return false;
     } finally {
       done();
