@@ -188,29 +188,34 @@ def _c_name(text: str) -> str:
     return "_".join(words).upper()
 
 
-def c_header(revision: Revision) -> str:
-    """The table of one revision as a C header: bit masks of the inputs, an outcome per state, the clause per state."""
+def c_header(revision: Revision, name: str = "seamcall") -> str:
+    """The table of one revision as a C header: bit masks of the inputs, an outcome per state, the clause per state.
+
+    ``name`` begins every name in it, so that the tables of two revisions can be included in one file.
+    """
     table = seamcall_table(revision)
     outcomes = sorted({entry.outcome for entry in table})
     clauses = sorted({entry.clause for entry in table})
+    big = name.upper()
+    guard = f"{'' if big.startswith('SEAMREF') else 'SEAMREF_'}{big}_H"
     lines = [
         f"/* {FORMAT}, revision {revision.name}: what SEAMCALL does in each state. */",
-        "#ifndef SEAMREF_SEAMCALL_H",
-        "#define SEAMREF_SEAMCALL_H",
+        f"#ifndef {guard}",
+        f"#define {guard}",
         "",
-        *(f"#define SEAMCALL_IN_{_c_name(given.name)} {1 << given.bit:#05x} /* {given.meaning} */" for given in INPUTS),
-        f"#define SEAMCALL_STATES {STATES}",
+        *(f"#define {big}_IN_{_c_name(given.name)} {1 << given.bit:#05x} /* {given.meaning} */" for given in INPUTS),
+        f"#define {big}_STATES {STATES}",
         "",
-        "enum seamcall_outcome {",
-        *(f"\tSEAMCALL_{_c_name(name)}, /* {name} */" for name in outcomes),
+        f"enum {name}_outcome {{",
+        *(f"\t{big}_{_c_name(outcome)}, /* {outcome} */" for outcome in outcomes),
         "};",
         "",
-        "static const char *const seamcall_clauses[] = {",
-        *(f'\t"{name}",' for name in clauses),
+        f"static const char *const {name}_clauses[] = {{",
+        *(f'\t"{clause}",' for clause in clauses),
         "};",
         "",
-        "/* [state][0]: enum seamcall_outcome; [state][1]: index into seamcall_clauses */",
-        "static const unsigned char seamcall_table[SEAMCALL_STATES][2] = {",
+        f"/* [state][0]: enum {name}_outcome; [state][1]: index into {name}_clauses */",
+        f"static const unsigned char {name}_table[{big}_STATES][2] = {{",
     ]
     for first in range(0, STATES, 16):
         row = (f"{{{outcomes.index(e.outcome)},{clauses.index(e.clause)}}}" for e in table[first : first + 16])

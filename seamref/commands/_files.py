@@ -198,10 +198,12 @@ def _beside(path: str, data: bytes) -> str:
             file.flush()
             os.fsync(file.fileno())
         os.chmod(held, _mode(place))
-    except (OSError, ValueError) as error:
+    except BaseException as error:
         if held:
             with suppress(OSError):
                 os.unlink(held)
+        if not isinstance(error, OSError | ValueError):
+            raise
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise SeamrefError(f"{named(path)}: {said}") from None
     return held

@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="DIR", nargs="?", help="where to; made where it is not there")
     parser.add_argument("--only", action="append", metavar="SET", default=[], help="only this set (may be repeated)")
     parser.add_argument("--small", action="store_true", help="of each set the tests that decide first: below 3 MB")
+    parser.add_argument("--prefix", default="seamref", metavar="NAME", help="what C names begin with (seamref)")
     parser.add_argument("--list", action="store_true", help="what sets there are; nothing is written")
     parser.add_argument("--force", action="store_true", help="replace also files that are no kit's, or were changed")
     add_json(parser)
@@ -49,9 +50,10 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.folder)
     if folder.exists() and not folder.is_dir():
         raise SeamrefError(f"{named(folder)}: is no folder")
-    files = kit.kit(names, small=args.small, progress=at)
+    files = kit.kit(names, small=args.small, prefix=args.prefix, progress=at)
     held = _held(folder, kit.MANIFEST)
     gone = [path for path in held if path not in files and _is(folder, path, held[path])]
+    _refuse_links(folder, files)
     if not args.force:
         _refuse(folder, files, held)
     made = _make_folders(folder, files)
@@ -118,6 +120,20 @@ def _refuse(folder: Path, files: dict[str, bytes], held: dict[str, str]) -> None
         if not any(_is(folder, path, digest) for digest in (held.get(path, ours), ours)):
             what = "was changed since it was exported" if path in held else "is no file of a kit"
             raise SeamrefError(f"{named(place)}: {what} (--force replaces it)")
+
+
+def _refuse_links(folder: Path, files: dict[str, bytes]) -> None:
+    """Nothing is written through a link in the kit's folder, with --force neither: where it leads is somebody else's."""
+    from seamref.commands._files import named
+    from seamref.errors import SeamrefError
+
+    for path in files:
+        place = folder / path
+        for part in (place, *place.parents):
+            if part == folder:
+                break
+            if part.is_symlink():
+                raise SeamrefError(f"{named(part)}: is a link, and nothing is written through it")
 
 
 def _manifest_name() -> str:

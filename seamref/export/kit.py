@@ -7,13 +7,16 @@ of Python.  Writing the files is the command's business.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
 from seamref import __version__
+from seamref.arch.revision import REVISIONS
 from seamref.errors import SeamrefError
-from seamref.export import sets
+from seamref.export import headers, sets
+from seamref.export.declared import layouts
 from seamref.export.form import (
     DIALECT,
     FORMAT,
@@ -21,6 +24,7 @@ from seamref.export.form import (
     Count,
     Item,
     ListOf,
+    Maybe,
     OneOf,
     Text,
     VectorSet,
@@ -41,19 +45,26 @@ MANIFEST = "SHA256SUMS"
 GENERATOR = f"seamref {__version__}"
 
 
+HEADERS = "headers"
+HEADERS_TITLE = "C and Rust headers"
+
+
 def set_names() -> tuple[str, ...]:
-    """What ``--only`` takes: sets of vectors, and tables."""
-    return (*sets.NAMES, *(held.name for held in TABLES))
+    """What ``--only`` takes: sets of vectors, tables, and the headers."""
+    return (*sets.NAMES, *(held.name for held in TABLES), HEADERS)
 
 
 def titles() -> dict[str, str]:
     """Each of them with its heading."""
-    return {**{name: sets.load(name).title for name in sets.NAMES}, **{held.name: held.title for held in TABLES}}
+    return {**{name: sets.load(name).title for name in sets.NAMES}, **{held.name: held.title for held in TABLES},
+            HEADERS: HEADERS_TITLE}
 
 
-def kit(only: Sequence[str] = (), *, small: bool = False, progress: Callable[[str], None] = lambda what: None,
-        ) -> dict[str, bytes]:
-    """The files of a kit: path with "/" below its folder -> bytes, sorted by path."""
+def kit(only: Sequence[str] = (), *, small: bool = False, prefix: str = headers.PREFIX,
+        progress: Callable[[str], None] = lambda what: None) -> dict[str, bytes]:
+    """The files of a kit: path with "/" below its folder -> bytes, sorted by path.  ``prefix``: of names in C."""
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,39}", prefix):
+        raise SeamrefError(f"prefix {prefix!r}: must be a C identifier of at most 40 characters")
     unknown = [name for name in only if name not in set_names()]
     if unknown:
         raise SeamrefError(f"no set {unknown[0]!r}; there are {', '.join(set_names())}")
@@ -69,6 +80,9 @@ def kit(only: Sequence[str] = (), *, small: bool = False, progress: Callable[[st
         if not only or held.name in only:
             progress(held.name)
             index.append(_put_table(files, held))
+    if not only or HEADERS in only:
+        progress(HEADERS)
+        index.append(_put_headers(files, prefix))
     document = {
         "format": KIT_FORMAT, "generator": GENERATOR, "licence": LICENCE, "size": "small" if small else "full",
         "sets": index,
@@ -258,15 +272,39 @@ def table_schema(held: Table) -> dict[str, Any]:
             "additionalProperties": False, "$defs": {"row": object_schema(held.row)}}
 
 
+def _put_headers(files: dict[str, bytes], prefix: str) -> dict[str, Any]:
+    """The C headers and the Rust file."""
+    name = prefix.lower()
+    made = {f"{HEADERS}/{name}.h": headers.c_header(prefix, GENERATOR), f"{HEADERS}/seamref.rs":
+            headers.rust_header(GENERATOR)}
+    for revision in REVISIONS:
+        made[f"{HEADERS}/{name}_seamcall_{headers.word(revision).lower()}.h"] = headers.c_seamcall(
+            revision, prefix)
+    files.update({path: _text(text) for path, text in made.items()})
+    rows = [f"- `{path.partition('/')[2]}`" for path in made]
+    files[f"{HEADERS}/README.md"] = _text(_page(HEADERS_TITLE, (
+        "Structures, MSRs, status codes, leaf numbers, VMCS fields and numbers of outcomes for C (C11, C++11) and Rust "
+        "(1.77, no std); size and every offset of a structure are asserted when they are compiled.  What SEAMCALL "
+        "does in "
+        "each state is a table for each revision.",
+        f"Every C name begins with `{name}_` or `{name.upper()}_`; `export --prefix NAME` chooses another one, so that "
+        "headers of two kits can be included in one file.  Names that a revision decides have the revision in them, so "
+        "that the tables of two revisions can be, too.  `seamref.rs` is included as a module: `mod seamref;`.",
+    ), ["\n".join(rows)]))
+    return {"set": HEADERS, "title": HEADERS_TITLE, "kind": "headers", "format": "C11 and Rust",
+            "file": f"{HEADERS}/{name}.h", "schema": None, "readme": f"{HEADERS}/README.md", "tests": len(layouts()),
+            "revisions": list(REVISIONS)}
+
+
 INDEX: tuple[Item, ...] = (
     Item("set", Text(), "word for --only, and for consumers"),
     Item("title", Text(), "what it is about"),
     Item("kind", OneOf(("vectors", "table", "recordings", "headers")), "what the file holds"),
     Item("format", Text(), "format id and version of the file"),
     Item("file", Text(), "path of the file"),
-    Item("schema", Text(), "path of its schema"),
+    Item("schema", Maybe(Text()), "path of its schema, null for headers"),
     Item("readme", Text(), "path of the page that explains it"),
-    Item("tests", Count(), "number of tests, of rows in a table"),
+    Item("tests", Count(), "number of tests, of rows in a table, of structures in the headers"),
     Item("revisions", ListOf(Text()), "the revisions that its answers are given for"),
 )
 INDEX_SCHEMA: dict[str, Any] = {

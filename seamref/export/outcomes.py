@@ -9,7 +9,6 @@ from seamref.arch.outcome import (
     Done,
     Entered,
     EntryFailed,
-    ExitReason,
     Fault,
     Guest,
     Left,
@@ -21,7 +20,6 @@ from seamref.arch.outcome import (
     VmExit,
     VmFailInvalid,
     VmFailValid,
-    VmxError,
 )
 from seamref.export.form import Count, Flag, Group, Hex, Item, Maybe, OneOf, Text, hexed
 
@@ -102,12 +100,6 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
             return made if vector is None else {**made, "vector": int(vector), "mnemonic": vector.mnemonic}
         case _ as never:
             assert_never(never)
-
-
-def numbers_of_outcomes() -> dict[str, dict[str, int]]:
-    """Vectors, exit reasons and VM-instruction errors by name."""
-    return {"vectors": {v.mnemonic: int(v) for v in Vector}, "exit_reasons": {r.name: int(r) for r in ExitReason},
-            "vm_instruction_errors": {e.name: int(e) for e in VmxError}}
 
 
 STATE: tuple[Item, ...] = (
