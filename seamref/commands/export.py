@@ -123,7 +123,7 @@ def _refuse(folder: Path, files: dict[str, bytes], held: dict[str, str]) -> None
 
 
 def _refuse_links(folder: Path, files: dict[str, bytes]) -> None:
-    """Nothing is written through a link in the kit's folder, with --force neither: where it leads is somebody else's."""
+    """Nothing is written through a link in the kit's folder, not with --force either: it leads to somebody else's."""
     from seamref.commands._files import named
     from seamref.errors import SeamrefError
 
