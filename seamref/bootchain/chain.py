@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import lru_cache
@@ -515,7 +515,7 @@ def boot(
     ``knobs`` as :func:`make_boot`.
     A chain that stops raises :class:`BootStopped`; an argument that cannot be meant is a SeamrefError that names it.
     """
-    _check_knobs(topology, sockets, lps, module, knobs)
+    _check_knobs(topology, sockets, lps, module, {"vmx": vmx, **knobs})
     if topology is None and (sockets is not None or lps is not None):
         topology = Topology(1 if sockets is None else sockets, 2 if lps is None else lps)
     until = "vmxon" if vmx else "resume"
@@ -545,6 +545,31 @@ def _check_knobs(topology: object, sockets: object, lps: object, module: object,
         raise SeamrefError(f"boot: topology: {topology!r}, must be a Topology")
     if not (module is None or isinstance(module, bool | str | bytes | bytearray)):
         raise SeamrefError(f"boot: module: {type(module).__name__}, must be bytes, the name of a build or True")
+    for name, value in knobs.items():
+        default = known[name].default
+        kinds, words = _KINDS.get(name) or ((bool, "True or False") if isinstance(default, bool) else
+                                            (int, "a whole number"))
+        fits = isinstance(value, kinds) and not (kinds is int and isinstance(value, bool))
+        if not fits and not (value is None and default is None):
+            raise SeamrefError(f"boot: {name}: {value!r}, must be {words}"[:200])
+    key = knobs.get("acm_key")
+    if key is not None and len(key) != len(default_key()):
+        raise SeamrefError(f"boot: acm_key: {len(key)} bytes, must be a modulus of {len(default_key())}")
+
+
+_KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "config": (PlatformConfig, "a PlatformConfig"), "revision": (Revision, "a Revision, such as get_revision() gives"),
+    "setup": (Setup, "a Setup"), "acm": ((bytes, bytearray), "bytes"), "acm_key": ((bytes, bytearray), "bytes"),
+    "topology": (Topology, "a Topology"), "packages": (Mapping, "package -> (base MSR, mask MSR)"),
+}
+"""Arguments of :func:`boot` that are neither True or False nor a number: type, and its words."""
+
+
+def default_key() -> bytes:
+    """The modulus whose hash the chipset knows unless ``acm_key`` says otherwise."""
+    from seamref.mint.keys import KEY
+
+    return KEY.modulus_le
 
 
 def _image(module: str | bytes) -> bytes:
