@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from seamref.arch.areas import is_canonical
 from seamref.arch.lp import Lp
-from seamref.arch.memory import Agent, get_agent
+from seamref.arch.memory import MEMORY, Agent, get_agent
 from seamref.arch.outcome import Fault, Vector
 from seamref.spec import clause, implements
 
@@ -51,22 +51,55 @@ def walk(
     """PAGING.walk: translate ``linear`` through the PML4 at ``root``; #PF with its error code, #GP if not canonical."""
     if not is_canonical(linear):
         return Fault(Vector.GP, 0, "PAGING.walk")
+    if platform.listeners or MEMORY.observers or lp is None or platform.config.keyid_separate:
+        return _walk(platform, root, linear, agent, lp, write, fetch)[0]
+    # The same tables give the same answer to the same software: remembered until a page of them is written.
+    get = lp.msrs.get
+    key = (root, linear >> 12, id(agent), write, fetch, platform.p_seamldr_range, get(_BASE, 0),
+           get(_MASK, 0), platform.keyid_bits, platform.tdx_keyid_bits, id(MEMORY._counted))
+    held = platform.store_.held
+    known = _WALKED.get(key)
+    if known is not None:
+        rows, pages, at, entries, size = known
+        if rows is MEMORY._counted and all(held(number) == (page, version) for number, page, version in pages):
+            platform.walked(at)
+            return Translation((entries[-1] & ADDRESS & ~(size - 1)) | linear & (size - 1), entries, size)
+    found, places = _walk(platform, root, linear, agent, lp, write, fetch)
+    if isinstance(found, Translation):
+        if len(_WALKED) > 20_000:
+            _WALKED.clear()
+        numbers = [platform.split(place)[1] >> 12 for place in places]
+        _WALKED[key] = MEMORY._counted, [(number, *held(number)) for number in numbers], places, found.entries, \
+            found.page_size
+    return found
+
+
+_BASE, _MASK = 0x1400, 0x1401  # IA32_SEAMRR_PHYS_BASE, _MASK (seamref.arch.msr imports this package's walk)
+_WALKED: dict[tuple[Any, ...], tuple[Any, list[tuple[int, Any, int]], tuple[int, ...], tuple[int, ...], int]] = {}
+
+
+def _walk(
+    platform: Platform, root: int, linear: int, agent: Agent, lp: Lp | None, write: bool, fetch: bool
+) -> tuple[Translation | Fault, tuple[int, ...]]:
+    """The walk itself, and where the entries lie."""
     table = root & ADDRESS
+    places: list[int] = []
     entries: list[int] = []
     for level in (39, 30, 21, 12):
-        data = platform.load(agent, table + (linear >> level & 0x1FF) * 8, 8, lp)
+        places.append(table + (linear >> level & 0x1FF) * 8)
+        data = platform.load(agent, places[-1], 8, lp)
         if isinstance(data, Fault):
-            return data
+            return data, ()
         entry = int.from_bytes(data, "little")
         entries.append(entry)
         if not entry & P:
-            return Fault(Vector.PF, write << 1 | fetch << 4, "PAGING.walk")
+            return Fault(Vector.PF, write << 1 | fetch << 4, "PAGING.walk"), ()
         if level == 12 or (level == 21 and entry & PS):
             size = 1 << level
             found = Translation((entry & ADDRESS & ~(size - 1)) | linear & (size - 1), tuple(entries), size)
             if (write and not found.writable) or (fetch and not found.executable):
-                return Fault(Vector.PF, 1 | write << 1 | fetch << 4, "PAGING.walk")
-            return found
+                return Fault(Vector.PF, 1 | write << 1 | fetch << 4, "PAGING.walk"), ()
+            return found, tuple(places)
         table = entry & ADDRESS
     raise AssertionError("the last level returns")
 

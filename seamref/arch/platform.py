@@ -370,7 +370,24 @@ class Platform:
         self, agent: Agent, address: int, plain: int, keyid: int, size: int, write: bool, lp: Lp | None
     ) -> Check[Access, Verdict] | None:
         who = lp if lp is not None else next(iter(self._lps.values()))
-        return MEMORY.decide(Access(self, agent, who, address, plain, keyid, size, write))
+        page = plain >> 12
+        if plain + size - 1 >> 12 != page or MEMORY.observers:
+            return MEMORY.decide(Access(self, agent, who, address, plain, keyid, size, write))
+        # Within one page the answer depends on these alone; "allowed" is remembered.
+        get = who.msrs.get
+        key = (id(agent), page, keyid, self._k, self._p, self.config.maxpa, self.p_seamldr_range,
+               get(msrs.SEAMRR_BASE, 0), get(msrs.SEAMRR_MASK, 0))
+        allowed = _ALLOWED
+        if allowed[0] is not MEMORY._counted:
+            allowed[0], allowed[1] = MEMORY._counted, set()
+        if key in allowed[1]:
+            return None
+        row = MEMORY.decide(Access(self, agent, who, address, plain, keyid, size, write))
+        if row is None:
+            if len(allowed[1]) > 100_000:
+                allowed[1].clear()
+            allowed[1].add(key)
+        return row
 
     def _refused(
         self, row: Check[Access, Verdict], agent: Agent, address: int, size: int, write: bool
@@ -395,6 +412,9 @@ class Platform:
         if keys == {keyid}:
             return self.store_.read(plain, size)
         return self._load_lines(plain, size, keyid)
+
+    def walked(self, entries: tuple[int, ...]) -> None:
+        """Told where the entries lie when page tables are walked again that were walked before, and not changed."""
 
     def _load_lines(self, plain: int, size: int, keyid: int) -> bytes | Fault:
         """Line by line, where some line was last written with another KeyID."""
@@ -527,6 +547,10 @@ class Platform:
         """Tell the listeners."""
         for listener in self.listeners:
             listener(event)
+
+
+_ALLOWED: list[Any] = [None, set()]
+"""The rows of MEMORY, and accesses that they allow."""
 
 
 def _other_key(data: bytes, at: int, written: int, read: int) -> bytes:

@@ -11,19 +11,20 @@ from hashlib import blake2b
 
 PAGE = 4096
 LINE = 64
-_CHUNK = 512  # pages in a chunk: 2 MiB
+CHUNK = 512  # pages in a chunk: 2 MiB
 _ZERO = bytes(PAGE)
 
 
 class _Page:
     """4096 bytes; ``keys`` is one KeyID for all lines, or a list of 64."""
 
-    __slots__ = ("data", "digest", "keys")
+    __slots__ = ("data", "digest", "keys", "version")
 
     def __init__(self, data: bytearray, keys: int | list[int]) -> None:
         self.data = data
         self.keys = keys
         self.digest: bytes | None = None
+        self.version = 0  # how often it was about to be written
 
     def copy(self) -> _Page:
         keys = self.keys
@@ -85,10 +86,10 @@ class Store:
         """``size`` bytes as they lie in DRAM after decryption with the KeyID they were written with."""
         page, at = divmod(address, PAGE)
         if at + size <= PAGE:
-            chunk = self._chunks.get(page // _CHUNK)
+            chunk = self._chunks.get(page // CHUNK)
             if chunk is None:
                 return bytes(size)
-            found = chunk.pages.get(page % _CHUNK)
+            found = chunk.pages.get(page % CHUNK)
             return bytes(size) if found is None else bytes(found.data[at : at + size])
         out = bytearray()
         while size:
@@ -103,8 +104,8 @@ class Store:
         page, at = divmod(address, PAGE)
         if at + size > PAGE:
             return None
-        chunk = self._chunks.get(page // _CHUNK)
-        held = chunk.pages.get(page % _CHUNK) if chunk is not None else None
+        chunk = self._chunks.get(page // CHUNK)
+        held = chunk.pages.get(page % CHUNK) if chunk is not None else None
         if held is None:
             return bytes(size) if key == 0 else None
         return bytes(held.data[at : at + size]) if held.keys == key else None
@@ -116,8 +117,8 @@ class Store:
         last = (address + max(size, 1) - 1) // LINE
         while line <= last:
             page, index = divmod(line, PAGE // LINE)
-            chunk = self._chunks.get(page // _CHUNK)
-            held = chunk.pages.get(page % _CHUNK) if chunk is not None else None
+            chunk = self._chunks.get(page // CHUNK)
+            held = chunk.pages.get(page % CHUNK) if chunk is not None else None
             until = min(last, page * (PAGE // LINE) + PAGE // LINE - 1)
             if held is None:
                 found.add(0)
@@ -132,7 +133,7 @@ class Store:
 
     def _page(self, page: int) -> _Page:
         """The page, ready to be written by this store."""
-        number, index = divmod(page, _CHUNK)
+        number, index = divmod(page, CHUNK)
         chunk = self._chunks.get(number)
         if chunk is None:
             chunk = self._chunks[number] = _Chunk(self._token, {})
@@ -147,7 +148,14 @@ class Store:
             held = chunk.pages[index] = held.copy()
             chunk.owned.add(index)
         held.digest = None
+        held.version += 1
         return held
+
+    def held(self, page: int) -> tuple[_Page | None, int]:
+        """What tells a page's contents from any other: the object, and its version."""
+        chunk = self._chunks.get(page // CHUNK)
+        found = chunk.pages.get(page % CHUNK) if chunk is not None else None
+        return found, 0 if found is None else found.version
 
     def write(self, address: int, data: bytes | bytearray | memoryview, key: int = 0) -> None:
         """Write ``data``; every line touched is now owned by KeyID ``key``."""
@@ -190,10 +198,10 @@ class Store:
             end -= tail
         page, last = address // PAGE, end // PAGE
         while page < last:
-            number, index = divmod(page, _CHUNK)
-            count = min(_CHUNK - index, last - page)
+            number, index = divmod(page, CHUNK)
+            count = min(CHUNK - index, last - page)
             if number in self._chunks:
-                if count == _CHUNK:
+                if count == CHUNK:
                     del self._chunks[number]
                 else:
                     chunk = self._chunks[number]
@@ -211,8 +219,8 @@ class Store:
     def pages(self, first: int = 0, last: int = 1 << 52) -> Iterator[tuple[int, bytes]]:
         """(address, 4096 bytes) of each page in [first, last) that is not all zero, ascending."""
         for number in sorted(self._chunks):
-            base = number * _CHUNK
-            if (base + _CHUNK) * PAGE <= first or base * PAGE >= last:
+            base = number * CHUNK
+            if (base + CHUNK) * PAGE <= first or base * PAGE >= last:
                 continue
             pages = self._chunks[number].pages
             for index in sorted(pages):
@@ -222,8 +230,8 @@ class Store:
 
     def page_digest(self, page: int) -> bytes:
         """Digest of one page (by number), empty for a page of zeros; equal digests: equal bytes and line KeyIDs."""
-        chunk = self._chunks.get(page // _CHUNK)
-        found = chunk.pages.get(page % _CHUNK) if chunk is not None else None
+        chunk = self._chunks.get(page // CHUNK)
+        found = chunk.pages.get(page % CHUNK) if chunk is not None else None
         return b"" if found is None else found.fingerprint()
 
     def digest_without(self, left_out: Container[int]) -> bytes:
@@ -235,7 +243,7 @@ class Store:
         for number in sorted(self._chunks):
             chunk = self._chunks[number]
             if chunk.note is None or chunk.note[0] is not left_out:
-                base = number * _CHUNK
+                base = number * CHUNK
                 pages = [
                     index.to_bytes(2, "little") + digest
                     for index in sorted(chunk.pages)

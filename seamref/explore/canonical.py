@@ -22,13 +22,13 @@ from hashlib import blake2b
 from math import factorial
 from typing import Any, NamedTuple
 
-from seamref.arch.lp import _DEFAULTS, Lp
+from seamref.arch.lp import _VALUES, Lp
+from seamref.arch.store import CHUNK
 from seamref.arch.vmcs import FIELDS
 from seamref.explore.world import Setting, World
 from seamref.host.abi import Args
 from seamref.host.records import Cpu, Task, having
 
-_NAMES = tuple(name for name in _DEFAULTS if name not in ("activity", "program_state"))
 _WORDS = tuple(field.offset for field in FIELDS if field.size == 8)
 _PAGE = 4096
 _LIMIT = 200_000
@@ -44,6 +44,19 @@ class Print(NamedTuple):
 
 def _digest(data: bytes | bytearray) -> bytes:
     return blake2b(data, digest_size=16).digest()
+
+
+class _Names(dict[int, Any]):
+    """What an address is called in one CPU's registers: itself, or a place in that CPU's own ranges."""
+
+    def __init__(self, canon: Canon, cpu: int, linear: int) -> None:
+        self.canon, self.cpu, self.linear = canon, cpu, bool(linear)
+
+    def __missing__(self, value: int) -> Any:
+        if len(self) > _LIMIT:
+            self.clear()
+        named = self[value] = self.canon._named(self.cpu, value, self.linear)
+        return named
 
 
 class Canon:
@@ -72,6 +85,11 @@ class Canon:
         self._page: dict[tuple[int, bytes], bytes] = {}
         self._shared: dict[bytes, tuple[bytes, tuple[tuple[int, str], ...]]] = {}
         self._where: dict[tuple[int, bool], tuple[int, str] | None] = {}
+        self._names = {(cpu, linear): _Names(self, cpu, linear) for cpu in range(len(apicids)) for linear in (0, 1)}
+        self._vmcs: dict[tuple[int, int, bytes], tuple[tuple[tuple[int, str], ...], bytes]] = {}
+        self._frozen: dict[int, tuple[Any, bytes]] = {}
+        self._whole: dict[tuple[Any, ...], bytes] = {}
+        self._places = [[(which, page, *divmod(page, CHUNK)) for which, page in pages] for pages in self.pages]
 
     # --- addresses
 
@@ -119,18 +137,26 @@ class Canon:
 
     def _lp_part(self, cpu: int, lp: Lp) -> bytes:
         if lp._digest is None or lp._digest[0] is not self:
-            named = self._named
-            in_module = lp.inSEAM and not lp.inP_SEAMLDR
-            values = [named(cpu, getattr(lp, name), in_module) for name in _NAMES]
+            names = self._names[cpu, lp.inSEAM and not lp.inP_SEAMLDR]
+            values = [value if value.__class__ is not int or value < _PAGE else names[value] for value in _VALUES(lp)]
             vmcss = []
             for at, held in sorted(lp.vmcs_cache.items()):
-                data = bytearray(held.data)
-                called = named(cpu, at)
-                words = self._words(cpu, data, _WORDS, called is not at)
-                vmcss.append((called, held.launched, held.in_SEAM, words, _digest(data)))
+                vmcss.append((self._named(cpu, at), held.launched, held.in_SEAM, self._vmcs_part(cpu, at, held.data)))
             state = (values, lp.activity.value, lp.program_state, sorted(lp.msrs.items()), vmcss)
             lp._digest = self, _digest(repr(state).encode())
         return lp._digest[1]
+
+    def _vmcs_part(self, cpu: int, at: int, held: bytes | bytearray) -> tuple[tuple[tuple[int, str], ...], bytes]:
+        """Words of an active VMCS that point into this CPU's ranges, and the digest of the rest."""
+        key = cpu, at, bytes(held)
+        found = self._vmcs.get(key)
+        if found is None:
+            data = bytearray(held)
+            words = self._words(cpu, data, _WORDS, self._named(cpu, at) is not at)
+            if len(self._vmcs) > _LIMIT // 100:
+                self._vmcs.clear()
+            found = self._vmcs[key] = tuple(words), _digest(data)
+        return found
 
     def _record_part(self, cpu: int, record: Cpu) -> bytes:
         known = self._cpu.get(id(record))
@@ -159,11 +185,31 @@ class Canon:
             returned = replace(returned, args=plain(returned.args))
         return replace(task, saved=named(cpu, task.saved), data=named(cpu, task.data), call=call, returned=returned)
 
-    def _page_part(self, world: World, cpu: int, which: int, page: int) -> bytes:
+    def _frozen_part(self, value: Any) -> bytes:
+        """The digest of a value that never changes, remembered by which object it is."""
+        known = self._frozen.get(id(value))
+        if known is not None and known[0] is value:
+            return known[1]
+        digest = _digest(repr(value).encode())
+        if len(self._frozen) > _LIMIT // 10:
+            self._frozen.clear()
+        self._frozen[id(value)] = value, digest
+        return digest
+
+    def _page_parts(self, world: World, cpu: int) -> list[bytes]:
+        """One part for each of a CPU's own pages."""
+        chunks = world.host.platform.store_._chunks
+        parts = []
+        for which, page, number, index in self._places[cpu]:
+            chunk = chunks.get(number)
+            held = chunk.pages.get(index) if chunk is not None else None
+            raw = b"" if held is None else held.digest if held.digest is not None else held.fingerprint()
+            part = self._page.get((cpu, raw)) if raw else b"-"
+            parts.append(part if part is not None else self._page_part(world, cpu, which, page, raw))
+        return parts
+
+    def _page_part(self, world: World, cpu: int, which: int, page: int, raw: bytes) -> bytes:
         store = world.host.platform.store_
-        raw = store.page_digest(page)
-        if not raw:
-            return raw
         known = self._page.get((cpu, raw))
         if known is None:
             data = bytearray(store.read(page * _PAGE, _PAGE))
@@ -270,20 +316,25 @@ class Canon:
         parts = []
         for cpu, id in enumerate(self.apicids):
             lp = platform.peek_lp(id)
-            own = (rest.scripts[cpu], rest.running[cpu], rest.results[cpu], world.noted(cpu), mine[cpu])
-            parts.append(_digest(b"".join((
-                self._lp_part(cpu, lp), self._record_part(cpu, state.cpus[cpu]), repr(own).encode(),
-                *(self._page_part(world, cpu, which, page) or b"-" for which, page in self.pages[cpu]),
-            ))))
+            key = (self._lp_part(cpu, lp), self._record_part(cpu, state.cpus[cpu]), rest.scripts[cpu],
+                   rest.running[cpu], rest.results[cpu], world.noted(cpu), *mine[cpu], *self._page_parts(world, cpu))
+            part = self._whole.get(key)
+            if part is None:
+                if len(self._whole) > _LIMIT:
+                    self._whole.clear()
+                part = self._whole[key] = _digest(repr(key).encode())
+            parts.append(part)
+        frozen = self._frozen_part
         shared = (
-            platform.SEAMEXTEND, platform.p_seamldr_range, platform.seamdb, platform.bios_se_svn, platform.svn_locked,
+            platform.SEAMEXTEND, platform.p_seamldr_range, frozen(platform.seamdb), platform.bios_se_svn,
+            platform.svn_locked,
             sorted(platform.key_table.items()), sorted(platform.flushed_sub_blocks), platform.entropy_drawn,
             sorted(platform.injected.items()), sorted(platform.txt.items()),
             sorted(platform.board.items(), key=lambda item: str(item[0])),
             sorted(platform.msrs.items()), sorted(platform.package_msrs.items()),
-            state.module, state.sysinfo, sorted(state.features), sorted(state.bugs), state.hotplug_readers, update,
-            state.upload, state.device, state.tds, state.heap, sorted(state.printed_once), faults,
-            rest.extras, rest.ghost,
+            frozen(state.module), frozen(state.sysinfo), sorted(state.features), sorted(state.bugs),
+            state.hotplug_readers, update, frozen(state.upload), frozen(state.device), frozen(state.tds),
+            frozen(state.heap), sorted(state.printed_once), faults, frozen(rest.extras), frozen(rest.ghost),
         )
         memory = platform.store_.digest_without(self.left_out)
         return _digest(memory + bitmaps + mentions + repr(shared).encode()), parts

@@ -224,7 +224,7 @@ class Search:
                 self.parents[0].append(index)
                 self.actors[0].append(-1)
                 self._stored(key)
-                self._pending.append({})
+                self._pending.append([])
         self.widths.append(len(frontier))
         return frontier
 
@@ -288,7 +288,7 @@ class Search:
     ) -> Iterator[tuple[int, World, Did, Callable[[bool], Pending]]]:
         """Every choice, the world behind it, and what is followed there (to be asked when properties were checked)."""
         chosen, single = self._choose(world, index)
-        followed = self._pending[index] if self.por else {}
+        followed = self._pending[index] if self.por else []
         for actor in chosen:
             looked = 0  # what strikes looked at that could not strike
             for choice in world.choices(actor):
@@ -449,7 +449,7 @@ class Search:
 
 
 def _nothing(wrong: bool) -> Pending:
-    return {}
+    return []
 
 
 def _mode(world: World, actor: int) -> tuple[object, ...]:

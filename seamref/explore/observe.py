@@ -11,8 +11,8 @@ One kind of write is told apart: an *addition*, done by one primitive that does 
 (``LOCK XADD`` of the platform, an arrival at the barrier of ``stop_machine``, a worker's result 0).  Additions to one
 place commute.  Whoever does the same with a load and a store has read and written.
 
-Memory has two granularities: accesses up to 1 KiB are noted by 16-bit word, and at their page's two doors, so that
-whoever writes, or reads, the whole page conflicts; longer ones by page.
+Memory has three granularities: accesses up to 1 KiB are noted by 16-bit word, up to 16 pages by page, longer ones by
+2 MiB; :meth:`Recorder.places` says how they meet.
 
 The classes here are the platform's and the kernel's own, with a note taken at each door; they change no behaviour.
 """
@@ -60,6 +60,8 @@ _ALL_UPDATE = sum(BIT[name] for name in UPDATE)
 _SKIPPED = frozenset({"series", "dmesg", "cpus", "update"})  # constant; read by nobody; noted field by field
 SHORT, WORD = 1024, 1
 """Bytes of the longest access that is noted word by word; a word is two bytes (as a shift)."""
+WIDE = 16
+"""Pages from which on an access is noted by 2 MiB."""
 
 
 class Seen(NamedTuple):
@@ -95,8 +97,8 @@ class _OfCpu(dict[int, tuple[int, ...]]):
 class Recorder:
     """Notes of the step under way, and the numbering of places for one exploration."""
 
-    __slots__ = ("_memory", "_names", "arrived", "cpu", "last", "memory_of", "next", "notes", "own", "pages",
-                 "permuted", "reads", "tied", "words", "writes")
+    __slots__ = ("_memory", "_names", "arrived", "chunks", "cpu", "last", "memory_of", "next", "notes", "own", "pages",
+                 "permuted", "reads", "saved", "tied", "walks", "words", "writes")
     # "last": additions; kept short because it is touched at every access
 
     def __init__(self) -> None:
@@ -118,10 +120,13 @@ class Recorder:
                 bits.append(self._new(f"{part} of CPU {number}", ("cpu", number)))
                 self.tied |= bits[-1]
             self.cpu[id] = tuple(bits)
+        self.saved = self.tied
         self.pages: dict[int, int] = {}
         self.words: dict[int, int] = {}
+        self.walks: dict[tuple[int, ...], int] = {}
+        self.chunks: dict[int, int] = {}
         self.notes: dict[str, int] = {}
-        self._memory: dict[tuple[int, int], tuple[int, int, int]] = {}
+        self._memory: dict[tuple[int, int], tuple[int, int, int, int]] = {}
         self.permuted: dict[tuple[tuple[int, ...], int], int] = {}
 
     def _new(self, name: str, of: tuple[str, int]) -> int:
@@ -161,27 +166,42 @@ class Recorder:
 
     # --- places in memory
 
-    def places(self, at: int, size: int) -> tuple[int, int, int]:
-        """Words of an access (none where it is longer); the read doors and the write doors of its pages.
+    def places(self, at: int, size: int) -> tuple[int, int, int, int]:
+        """What an access touches: places that a load reads; that a store writes; that it adds to; that an addition
+        adds to.
 
-        Whole pages are read at the write door, and written at both; a word is read at the read door and added to the
-        write door: so words and whole pages conflict, and two words do not.
+        Pages, and chunks of pages, have two doors.  Whoever takes the whole of one reads it at the write door, and
+        writes it at both; whoever takes a part reads at the read door and adds to the write door.  So the whole
+        conflicts with its parts, and parts conflict by themselves.
         """
         found = self._memory.get((at, size))
         if found is None:
             found = self._memory[at, size] = self._find(at, size)
         return found
 
-    def _find(self, at: int, size: int) -> tuple[int, int, int]:
+    def _find(self, at: int, size: int) -> tuple[int, int, int, int]:
         last = at + max(size, 1) - 1
-        readers = writers = words = 0
-        for page in range(at >> 12, (last >> 12) + 1):
-            readers |= self._page(2 * page)
-            writers |= self._page(2 * page + 1)
-        if size <= SHORT:
-            for word in range(at >> WORD, (last >> WORD) + 1):
-                words |= self._word(word)
-        return words, readers, writers
+        first_page, last_page = at >> 12, last >> 12
+        chunk_r = chunk_w = page_r = page_w = words = 0
+        for chunk in range(first_page >> 9, (last_page >> 9) + 1):
+            chunk_r |= self._chunk(2 * chunk)
+            chunk_w |= self._chunk(2 * chunk + 1)
+        if last_page - first_page >= WIDE:
+            return chunk_w, chunk_r | chunk_w, 0, 0
+        for page in range(first_page, last_page + 1):
+            page_r |= self._page(2 * page)
+            page_w |= self._page(2 * page + 1)
+        if size > SHORT:
+            return page_w | chunk_r, page_r | page_w, chunk_w, 0
+        for word in range(at >> WORD, (last >> WORD) + 1):
+            words |= self._word(word)
+        return words | page_r | chunk_r, words, page_w | chunk_w, words | page_w | chunk_w
+
+    def _chunk(self, door: int) -> int:
+        bit = self.chunks.get(door)
+        if bit is None:
+            bit = self.chunks[door] = self._new(f"the 2 MiB at 0x{door >> 1 << 21:X}", ("", 0))
+        return bit
 
     def _page(self, door: int) -> int:
         bit = self.pages.get(door)
@@ -478,25 +498,32 @@ class _Doors(Platform):
 
     def load(self, agent: Agent, address: int, size: int, lp: Lp | None = None) -> bytes | Fault:
         """A read."""
-        words, readers, writers = SAW.places(self.split(address)[1], size)
-        SAW.reads |= words | readers if words else writers
+        SAW.reads |= SAW.places(self.split(address)[1], size)[0]
         return super().load(agent, address, size, lp)
 
     def store(self, agent: Agent, address: int, data: bytes | bytearray, lp: Lp | None = None) -> Fault | None:
         """A write."""
-        words, readers, writers = SAW.places(self.split(address)[1], len(data))
-        if words:
-            SAW.writes |= words
-            SAW.last |= writers
-        else:
-            SAW.writes |= readers | writers
+        _, writes, adds, _ = SAW.places(self.split(address)[1], len(data))
+        SAW.writes |= writes
+        SAW.last |= adds
         return super().store(agent, address, data, lp)
 
     def zero(self, agent: Agent, address: int, size: int, lp: Lp | None = None) -> Fault | None:
         """A write of all pages."""
-        _, readers, writers = SAW.places(self.split(address)[1], max(size, SHORT + 1))
-        SAW.writes |= readers | writers
+        _, writes, adds, _ = SAW.places(self.split(address)[1], max(size, SHORT + 1))
+        SAW.writes |= writes
+        SAW.last |= adds
         return super().zero(agent, address, size, lp)
+
+    def walked(self, entries: tuple[int, ...]) -> None:
+        """Page tables that were walked before are read again."""
+        bits = SAW.walks.get(entries)
+        if bits is None:
+            bits = 0
+            for at in entries:
+                bits |= SAW.places(self.split(at)[1], 8)[0]
+            SAW.walks[entries] = bits
+        SAW.reads |= bits
 
     def add(
         self, agent: Agent, address: int, value: int, size: int, lp: Lp | None = None, *, tells: int = 0
@@ -505,8 +532,7 @@ class _Doors(Platform):
         kept = SAW.reads | BIT["p_seamldr_range"], SAW.writes, SAW.last
         old = super().add(agent, address, value, size, lp, tells=tells)
         SAW.reads, SAW.writes, SAW.last = kept
-        words, _, writers = SAW.places(self.split(address)[1], size)
-        SAW.last |= words | writers
+        SAW.last |= SAW.places(self.split(address)[1], size)[3]
         return old
 
 

@@ -55,7 +55,7 @@ class Followed(NamedTuple):
     saved: tuple[tuple[int, Any], ...]
 
 
-Pending = dict[tuple[Any, ...], Followed]
+Pending = list[Followed]
 
 
 class Race(NamedTuple):
@@ -66,17 +66,7 @@ class Race(NamedTuple):
 
 
 def _key(item: Followed) -> tuple[Any, ...]:
-    return item.site, item.actor, item.seen, item.learnt, item.since, tuple(place for place, _ in item.saved)
-
-
-def _put(into: Pending, item: Followed) -> None:
-    key: tuple[Any, ...] = _key(item)
-    while key in into:
-        held = into[key]
-        if held.saved is item.saved or held.saved == item.saved:
-            return
-        key = (*key, 0)
-    into[key] = item
+    return item.site, item.actor, item.seen, item.learnt, item.since
 
 
 def save(
@@ -86,13 +76,14 @@ def save(
 
     Results are added to, so of them it is said who added one.
     """
-    have = {place for place, _ in known}
     more: list[tuple[int, Any]] = []
     if places & _RETURNED:
         more.append((_RETURNED, actor))
-    for place, value in _values(world, places):
-        if place not in have:
-            more.append((place, value))
+    places &= _SAVED_HOST | _SAVED_UPDATE | _MUTEX | SAW.saved
+    for place, _ in known:
+        places &= ~place
+    if places:
+        more += _values(world, places)
     return (*known, *more) if more else known
 
 
@@ -194,13 +185,13 @@ def follow(
     told: Callable[[Race], None],
 ) -> Pending:
     """What is followed behind a step; races that the step shows are ``told``."""
+    after: Pending = []
     if not pending:
-        return {}
-    after: Pending = {}
+        return after
     movable = -1
     mine = 1 << actor
     changed = seen.writes | seen.adds
-    for item in pending.values():
+    for item in pending:
         learns = bool(item.learnt & mine)
         if not learns:
             if seen.joins & (item.seen.adds | item.since.adds):
@@ -225,19 +216,19 @@ def follow(
                     movable = sum(1 << other for other in then.movable())
                 if is_over(item, then, movable, everybody):
                     continue
-        _put(after, item)
+        after.append(item)
     return after
 
 
 def alone(into: Pending, before: World, actor: int, seen: Seen) -> None:
     """Follow a step that was taken alone (and not because nobody else could move)."""
-    _put(into, Followed(before.site(actor), actor, seen, 1 << actor, Seen(),
-                        save(before, actor, seen.writes | seen.adds, ())))
+    into.append(Followed(before.site(actor), actor, seen, 1 << actor, Seen(),
+                         save(before, actor, seen.writes | seen.adds, ())))
 
 
 def renamed(pending: Pending, order: tuple[int, ...]) -> Pending:
     """The same when CPU n is called ``order[n]`` (an exchange of interchangeable CPUs)."""
-    after: Pending = {}
+    after: Pending = []
 
     def permute(seen: Seen) -> Seen:
         return Seen(*(SAW.permute(places, order) for places in seen[:3]))
@@ -245,7 +236,7 @@ def renamed(pending: Pending, order: tuple[int, ...]) -> Pending:
     def name(actor: int) -> int:
         return order[actor] if actor < len(order) else actor
 
-    for item in pending.values():
+    for item in pending:
         learnt = 0
         left = item.learnt
         while left:
@@ -253,7 +244,7 @@ def renamed(pending: Pending, order: tuple[int, ...]) -> Pending:
             left ^= low
             learnt |= 1 << name(low.bit_length() - 1)
         saved = tuple((SAW.permute(place, order), _renamed(place, value, order)) for place, value in item.saved)
-        _put(after, Followed(item.site, name(item.actor), permute(item.seen), learnt, permute(item.since), saved))
+        after.append(Followed(item.site, name(item.actor), permute(item.seen), learnt, permute(item.since), saved))
     return after
 
 
@@ -273,8 +264,14 @@ def _renamed(place: int, value: Any, order: tuple[int, ...]) -> Any:
 
 def merge(into: Pending, more: Pending) -> None:
     """Two ways to one state: what is followed on either."""
-    for item in more.values():
-        _put(into, item)
+    known: dict[tuple[Any, ...], list[tuple[tuple[int, Any], ...]]] = {}
+    for item in into:
+        known.setdefault(_key(item), []).append(item.saved)
+    for item in more:
+        held = known.setdefault(_key(item), [])
+        if not any(saved is item.saved or saved == item.saved for saved in held):
+            held.append(item.saved)
+            into.append(item)
 
 
 __all__ = ["Followed", "Pending", "Race", "alone", "follow", "merge", "renamed", "save", "without"]

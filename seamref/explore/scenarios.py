@@ -96,9 +96,11 @@ def _image(series: KernelSeries, name: str, fields: tuple[tuple[str, Any], ...] 
 
 def setting_of(
     host: Host, extras: tuple[Extra, ...] = (), special: Sequence[int] = (0,),
-    regions: Sequence[tuple[int, int]] = (), layout: Platform | None = None, **data: Any,
+    regions: Sequence[tuple[int, int]] = (), layout: Platform | None = None,
+    scripts: Mapping[int, tuple[str, ...]] | None = None, **data: Any,
 ) -> Setting:
-    """Which CPUs are interchangeable (all but the ``special`` ones), and what in memory belongs to which.
+    """Which CPUs are interchangeable (all but the ``special`` ones, by what their ``scripts`` are), and what in memory
+    belongs to which.
 
     ``layout``   a platform with a module in place, where this one has none yet
     ``regions``  further pages of each CPU: (address of CPU 0's, distance to the next CPU's)
@@ -133,8 +135,12 @@ def setting_of(
     pointers = [data_at + P_SEAMLDR_DATA.offset_of("gprs") + 8 * i for i in range(16)]
     saved = [f for f in FIELDS if f.size == 8 and (f.name == "vmcs_link_pointer" or f.name.startswith("guest_"))]
     stale = frozenset(held.base + PAGE + f.offset for f in saved) if held is not None else frozenset()
-    same = tuple(cpu for cpu in range(len(host.state.cpus)) if cpu not in special)
-    return Setting(extras, (same,) if len(same) > 1 else (), own, tuple(moves), bitmaps, tuple(pointers), stale,
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for cpu in range(len(host.state.cpus)):
+        if cpu not in special:
+            alike.setdefault((scripts or {}).get(cpu, ()), []).append(cpu)
+    same = tuple(tuple(group) for group in alike.values() if len(group) > 1)
+    return Setting(extras, same, own, tuple(moves), bitmaps, tuple(pointers), stale,
                    ((1, LOCAL_DATA.offset_of("lp_id")),) if lps else (), data)
 
 
@@ -251,7 +257,7 @@ def update_world(
             raise SeamrefError(f"the kernel refuses the image before anything interleaves: {prepared}")
         state = ("begin", prepared)
     extras = (Upload(blob), *others)
-    setting = setting_of(made, extras, special, **{**(data or {}), "held": held})
+    setting = setting_of(made, extras, special, scripts=scripts, **{**(data or {}), "held": held})
     return World(made, setting, scripts=scripts, extras=(state, *states))
 
 
@@ -308,11 +314,10 @@ _scenario("update-bad-signature", "an image with a wrong signature", partial(upd
 
 def _info_callers(cpus: int, series: KernelSeries = MERGED, update: bool = True) -> World:
     scripts = {cpu: ("info",) for cpu in range(max(0, cpus - 2), cpus)}
-    special = [cpu for cpu in range(cpus) if cpu == 0 or cpu not in scripts]
     if update:
-        return update_world(cpus, series, scripts=scripts, special=special)
+        return update_world(cpus, series, scripts=scripts)
     host = booted(cpus, series)
-    return World(host, setting_of(host, (), special), scripts=scripts)
+    return World(host, setting_of(host, scripts=scripts), scripts=scripts)
 
 
 _scenario("info-callers", "two users read num_remaining_updates at the same time", partial(_info_callers, update=False),

@@ -5,11 +5,10 @@ TDH.SYS.INIT once for all, under a lock and with its result remembered; TDH.SYS.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from seamref.host.abi import Errno, Leaf
 from seamref.host.kernel import Host
 from seamref.host.records import TDX_PREFIX, Call, Task
+from seamref.host.records import having as replace
 from seamref.host.tasks import Next, handler, local, may_wait, run
 from seamref.spec import implements
 

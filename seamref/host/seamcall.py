@@ -7,7 +7,7 @@ the software inside SEAM, the retry), so that another CPU can act in between.  `
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import assert_never
 
 from seamref.arch.events import shutdown
@@ -31,6 +31,7 @@ from seamref.host.abi import (
 )
 from seamref.host.kernel import Host
 from seamref.host.records import NO_ARGS, TDX_PREFIX, Call, Returned, Stub, Wrap
+from seamref.host.records import having as replace
 from seamref.host.script import Ends, Rule
 from seamref.spec import CHOSEN, MEASURED, Check, CheckTable, clause, implements
 

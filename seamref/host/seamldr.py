@@ -6,8 +6,6 @@ taken gets VMfailInvalid, which reads -ENODEV: "no device", for what was only "w
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from seamref.arch.memory import Agent
 from seamref.arch.outcome import Done
 from seamref.arch.vmcs import NONE
@@ -15,6 +13,7 @@ from seamref.arch.vmx import vmptrld, vmptrst
 from seamref.host.abi import SEAMLDR_INFO, SEAMLDR_RND_NO_ENTROPY, TDX_RND_NO_ENTROPY, Args, Errno, Leaf
 from seamref.host.kernel import PAGE, Host
 from seamref.host.records import SEAMLDR_PREFIX, Call, Stub, Task, Wrap
+from seamref.host.records import having as replace
 from seamref.host.series import Lock, Vmcs
 from seamref.host.tasks import Next, handler, local, may_wait, run
 from seamref.layout import Record

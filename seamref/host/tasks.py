@@ -8,12 +8,13 @@ release a lock.  Between any two of them any other CPU may act.  Interrupts push
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from seamref.errors import SeamrefError
 from seamref.host.abi import Errno
 from seamref.host.kernel import Host
 from seamref.host.records import Call, Task, Wrap
+from seamref.host.records import having as replace
 from seamref.host.seamcall import prerr, step_call
 from seamref.spec import CHOSEN, implements
 

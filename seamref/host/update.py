@@ -11,7 +11,6 @@ leads and what is forgotten and read again differs between the versions of the s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from enum import Enum
 
 import seamref.host.enable  # noqa: F401  CPU_INIT is its handlers
@@ -35,6 +34,7 @@ from seamref.host.abi import (
 from seamref.host.kernel import Host
 from seamref.host.metadata import EXT_FIELDS, M16, may_need_extensions, read_sysinfo_field
 from seamref.host.records import SEAMLDR_PREFIX, TDX_PREFIX, Call, Control, ModuleState, Stub, Task, UpdateState, Wrap
+from seamref.host.records import having as replace
 from seamref.host.seamcall import prerr
 from seamref.host.seamldr import seamldr_task
 from seamref.host.series import AfterShutdown, Compat, Failure, Handoff, Lead, Refresh
@@ -267,7 +267,7 @@ def _version_read(host: Host, cpu: int, task: Task) -> Next:
 def _set_version(host: Host, field: int, value: int) -> None:
     name = {FIELD_MINOR_VERSION: "minor", FIELD_MAJOR_VERSION: "major", FIELD_UPDATE_VERSION: "update"}[field]
     assert host.state.sysinfo is not None
-    host.set(sysinfo=replace(host.state.sysinfo, **{name: value}))  # type: ignore[arg-type]
+    host.set(sysinfo=replace(host.state.sysinfo, **{name: value}))
 
 
 def _extensions(host: Host, task: Task) -> Task:
@@ -394,7 +394,7 @@ def _refresh_outside(host: Host) -> None:
     if rule is Refresh.VERSION_AND_HANDOFF:
         ret, value = read_sysinfo_field(host, 0, FIELD_MODULE_HV)
         if ret is Errno.OK:
-            host.set(sysinfo=replace(host.state.sysinfo, module_hv=value))  # type: ignore[type-var]
+            host.set(sysinfo=replace(host.state.sysinfo, module_hv=value))
     now = host.state.sysinfo
     assert now is not None
     host.printk(TDX_PREFIX, f"module updated: {old.version} -> {now.version}")
