@@ -186,7 +186,16 @@ class Recorded:
             for at, step in elements(steps, f"prefixes.{name}"):
                 check_step(step, at, MAX_LPS, 8, in_prefix=True)
             self.prefixes[name] = steps
+        self._fits: set[tuple[str, int, int]] = set()
         self._made: dict[tuple[str, int, int, str | None], Machine] = {}
+
+    def check_prefix(self, name: str, lps: int, packages: int) -> None:
+        """A prefix on a platform of this size: a processor that is none of it is named by its path."""
+        if (name, lps, packages) in self._fits:
+            return
+        for at, step in elements(self.prefixes[name], f"prefixes.{name}"):
+            check_step(step, at, lps, packages, in_prefix=True)
+        self._fits.add((name, lps, packages))
 
     def machine(self, case: dict[str, Any]) -> Machine:
         """A machine behind the case's prefix: a copy of one made once."""
@@ -359,7 +368,7 @@ class TdxModuleVectors(VectorSet[Recorded]):
         sockets = integer(c["sockets"], f"{case.path}.sockets", 1, 8)
         lps = sockets * integer(c["lps_per_socket"], f"{case.path}.lps_per_socket", 1, MAX_LPS // sockets)
         if c["prefix"] is not None:
-            one_of(c["prefix"], f"{case.path}.prefix", tuple(shared.prefixes))
+            shared.check_prefix(one_of(c["prefix"], f"{case.path}.prefix", tuple(shared.prefixes)), lps, sockets)
         for at, step in elements(c["steps"], f"{case.path}.steps", 1):
             check_step(step, at, lps, sockets)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import mutate_vectors
 import pytest
 
+from seamref.conformance.frame import replay_document
+from seamref.conformance.reading import read_document
 from seamref.conformance.registry import replayed
 
 COUNT = 150
@@ -17,3 +19,17 @@ def test_mutants__every_one_is_judged_and_none_is_masked(room: str) -> None:
     assert findings == []
     assert verdicts[f"{room}: malformed"] > COUNT // 10 and verdicts[f"{room}: differs"] > COUNT // 20
     assert sum(verdicts.values()) == COUNT
+
+
+@pytest.mark.parametrize(("lp", "named"), [(0, False), (1, False), (2, True), (17, True)])
+def test_prefix__a_processor_that_the_case_has_not_is_named_by_its_path(lp: int, named: bool) -> None:
+    """A prefix is shared by cases on platforms of different sizes; each is judged on its own."""
+    document = read_document(mutate_vectors.VECTORS / "tdxmodule" / "sample.json.gz")
+    case = next(c for c in document["cases"] if c["prefix"] == "init2" and c["sockets"] * c["lps_per_socket"] == 2)
+    steps = [{**document["prefixes"]["init2"][0], "lp": lp}, *document["prefixes"]["init2"][1:]]
+    report = replay_document({"platform": document["platform"], "prefixes": {"init2": steps}, "cases": [case]})
+    if named:
+        (bad,) = report.malformed
+        assert bad.path.endswith("init2.0.lp") or bad.path.endswith("init2[0].lp"), bad
+    else:
+        assert not report.malformed
