@@ -18,9 +18,6 @@ CHAPTERS = sorted(path for part in PARTS for path in (BOOK / part).glob("*.ipynb
 NO_HEADING = {"The question first", "The clause", "What goes wrong", "Introduction", "The machinery", "The table"}
 """Headings that say nothing of what stands under them."""
 
-LEFT = {"processor/peers"}
-"""Chapters of another form."""
-
 CITE = re.compile(r"\{cite\}`([^`]+)`")
 
 
@@ -37,7 +34,7 @@ def prose(path: Path) -> str:
     return "\n\n".join("".join(cell["source"]) for cell in cells(path) if cell["cell_type"] == "markdown")
 
 
-told = pytest.mark.parametrize("path", [path for path in CHAPTERS if name(path) not in LEFT], ids=name)
+told = pytest.mark.parametrize("path", CHAPTERS, ids=name)
 
 
 @told
