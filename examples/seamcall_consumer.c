@@ -76,7 +76,7 @@ static void answer(const char *input, bool as_printed)
 
 int main(int argc, char **argv)
 {
-	static char line[1 << 16];
+	static char line[1 << 20];
 	bool as_printed = argc > 1 && !strcmp(argv[1], "343754-002");
 
 	while (fgets(line, sizeof(line), stdin)) {

@@ -2,10 +2,11 @@
 
 python -m seamref consume --set seamcall -- ./my_emulator --seamref
 
-Each request holds the whole input of one test of the kit; the program answers {"id": ..., "output": {...}} with the
-fields that it knows, or {"id": ..., "skip": "reason"}, on one line, before it reads the next.  Said are: agreement by
-clause, the first field that differs, which revision would give that answer, and which client would notice.  A program
-that hangs, dies, answers out of order, not JSON, or too much is named, started again, and asked the next test.
+Each request holds the whole input of one test of the kit (in the loaders' sets: a session of calls); the program
+answers {"id": ..., "output": {...}} with the fields that it knows, or {"id": ..., "skip": "reason"}, on one line,
+before it reads the next. Said are: agreement by clause, the first field that differs, which revision would give that
+answer, and which client would notice. A program that hangs, dies, answers out of order, not JSON, or too much is
+named, started again, and asked the next test.
 """
 
 from __future__ import annotations
@@ -75,15 +76,14 @@ def _document(args: argparse.Namespace) -> dict[str, Any]:
     from seamref.commands._names import pick
     from seamref.errors import SeamrefError
     from seamref.export import sets
+    from seamref.export.asked import document_of_sessions
     from seamref.export.form import VectorSet, vectors_of
     from seamref.export.kit import document_of
 
     if args.kit is None:
         which = sets.load(pick(args.set, sets.NAMES, "set"))
         if not isinstance(which, VectorSet):
-            names = ", ".join(held.name for held in sets.vectors())
-            raise SeamrefError(f"set {which.name} is in a format of recordings ({which.format}), whose cases are whole "
-                               f"sessions: replay it from the kit; consume asks {names}")
+            return document_of_sessions(which, small=args.small)
         return document_of(which, vectors_of(which, small=args.small))
     if args.small:
         raise SeamrefError("--kit: the kit says how many tests it has, without --small")
@@ -97,6 +97,7 @@ def _from_kit(folder: str, name: str) -> dict[str, Any]:
     from seamref.commands._files import named, read
     from seamref.conformance.reading import FormatError, parse_document
     from seamref.errors import SeamrefError
+    from seamref.export.asked import sessions
     from seamref.export.form import FORMAT
 
     place = Path(folder) / name / "vectors.json"
@@ -104,12 +105,26 @@ def _from_kit(folder: str, name: str) -> dict[str, Any]:
         raise SeamrefError(f"{named(folder)}: holds no set {name!r} (there is no {name}/vectors.json)")
     try:
         made = parse_document(read(place, limit=KIT_LIMIT))
+        if isinstance(made.get("cases"), list) and (place.parent / "clauses.json").is_file():
+            said = parse_document(read(place.parent / "clauses.json", limit=KIT_LIMIT)).get("clauses")
+            clauses = said if isinstance(said, dict) else {}
+            made = sessions(name, made, _flags(clauses), clauses)
     except FormatError as error:
         raise SeamrefError(f"{named(place)}: {error.problem}") from None
     problem = _problem(made, FORMAT)
     if problem:
         raise SeamrefError(f"{named(place)}: {problem}")
     return made
+
+
+def _flags(clauses: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Case -> clauses, from the file that says clause -> cases."""
+    found: dict[str, list[str]] = {}
+    for clause, held in clauses.items():
+        cases = held.get("cases") if isinstance(held, dict) else None
+        for case in cases if isinstance(cases, list) else ():
+            found.setdefault(str(case), []).append(clause)
+    return found
 
 
 def _problem(made: Mapping[str, Any], format_id: str) -> str:

@@ -101,9 +101,10 @@ CLIENTS: dict[str, str] = {
     "enteraccs": "whoever launches the module: BIOS or OS loader",
     "events": "software in mode {mode}, at {event}",
     "pseamldr": "the host kernel behind a P-SEAMLDR call",
-    "np-seamldr": "the BIOS or OS loader that reads NP-SEAMLDR's answer",
-    "memory-plan": "the host kernel whose INSTALL needs the memory",
+    "npseamldr": "the BIOS or OS loader that reads NP-SEAMLDR's answer",
+    "memory-plans": "the host kernel whose INSTALL needs the memory",
     "sigstruct": "the host kernel whose INSTALL is judged",
+    "rsa": "the host kernel whose INSTALL is judged",
     "blob": "user space that writes the image",
     "update": "the administrator who updates the module",
 }

@@ -20,6 +20,7 @@ from seamref.conformance.consume import Report, consume, first_difference, group
 from seamref.conformance.consumer import LINE_LIMIT, Kind, ended_in_words
 from seamref.errors import SeamrefError
 from seamref.export import sets
+from seamref.export.asked import document_of_sessions
 from seamref.export.form import VectorSet, vectors_of
 from seamref.export.kit import document_of
 
@@ -29,7 +30,9 @@ EXAMPLES = ROOT / "examples"
 
 @cache
 def document(name: str = "tdcall", small: bool = False) -> dict[str, Any]:
-    which = next(held for held in sets.vectors() if held.name == name)
+    which = sets.load(name)
+    if not isinstance(which, VectorSet):
+        return document_of_sessions(which, small=True)
     return document_of(which, vectors_of(which, small=small))
 
 
@@ -42,7 +45,7 @@ def load(revision):
             if revision in answer["revisions"]:
                 known[test["id"]] = answer["output"]
 def say(request, output): print(json.dumps({{"id": request["id"], "output": output}}), flush=True)
-load(sys.argv[2] if len(sys.argv) > 2 else "silicon")
+load(sys.argv[2] if len(sys.argv) > 2 else list(json.load(open(sys.argv[1]))["revisions"])[0])
 LIMIT = {LINE_LIMIT}
 def stop(): return number == 3 and not os.path.exists(mark)
 """
@@ -122,6 +125,46 @@ def test_comparison_is_strict_about_types_and_lenient_about_the_spelling_of_numb
 ) -> None:
     found = first_difference(must, came, ["a", "b", "sometimes"])
     assert (found.path if found else "") == path
+
+
+# --- sessions
+
+
+@pytest.mark.parametrize("name", ["pseamldr", "npseamldr"])
+def test_a_session_is_one_request_and_its_answer_is_every_call_s(name: str, tmp_path: Path) -> None:
+    report = consume(document(name), program(tmp_path, RIGHT, name))
+    assert report.code == 0 and report.agreed == report.tests >= 20
+    assert any(flag.startswith(("INSTALL.", "NP_SEAMLDR.")) for flag in report.clauses)
+    asked = [json.dumps(request) for request in requests(document(name), report.revision, document(name)["tests"])]
+    assert not any('"expect"' in text for text in asked) and max(map(len, asked)) < LINE_LIMIT
+
+
+def test_a_session_answered_otherwise_names_the_step(tmp_path: Path) -> None:
+    body = "out = {'rax': known[request['id']].get('rax', ['0x0'])}\nout['rax'][-1] = '0x1'\nsay(request, out)"
+    report = consume(document("pseamldr"), program(tmp_path, body, "pseamldr"))
+    assert report.differing and not report.troubled
+    first = report.differing[0]
+    steps = len(next(t for t in document("pseamldr")["tests"] if t["id"] == first.id)["input"]["case"]["steps"])
+    assert first.first.path == f"rax[{steps - 1}]" and first.first.came == "0x1"
+    assert first.noticed[0].who == "the host kernel behind a P-SEAMLDR call"
+
+
+def test_sessions_of_an_exported_kit_are_the_same_tests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(tmp_path / "kit"), "--small", "--only", "npseamldr"]) == 0
+    capsys.readouterr()
+    lines = []
+    for where in (["--kit", str(tmp_path / "kit")], ["--small"]):
+        assert main(["consume", "--set", "npseamldr", *where, "--requests"]) == 0
+        lines.append(capsys.readouterr().out)
+    assert lines[0] == lines[1] and lines[0]
+    place = tmp_path / "kit" / "npseamldr" / "vectors.json"
+    good = json.loads(place.read_text())
+    for cases, says in (([{}], "cases[0] has no id"), ([{"id": "x"}], "case x: expect is missing"),
+                        ([{"id": "x", "steps": []}], "case x: no steps"),
+                        ([{"id": "x", "steps": [{}]}], "case x: step 0 has no expect")):
+        place.write_text(json.dumps({**good, "cases": cases}))
+        assert main(["consume", "--set", "npseamldr", "--kit", str(tmp_path / "kit"), "--", "true"]) == 2
+        assert says in capsys.readouterr().err
 
 
 # --- what a consumer can do wrong
@@ -284,7 +327,6 @@ def test_consume__an_exported_kit(tmp_path: Path, capsys: pytest.CaptureFixture[
     (["--set", "tdcal", "--", "true"], "no set 'tdcal'; did you mean tdcall?"),
     (["--set", "tdcall", "--revision", "X", "--", "true"], "set tdcall has no revision 'X'; there are silicon"),
     (["--set", "tdcall", "--only", "nothing*", "--", "true"], "no test of tdcall fits 'nothing*'"),
-    (["--set", "pseamldr", "--", "true"], "set pseamldr is in a format of recordings"),
     (["--set", "tdcall", "--timeout", "0", "--", "true"], "--timeout: 0, must be 0.01 to 3600 seconds"),
     (["--set", "tdcall", "--timeout", "nan", "--", "true"], "--timeout: nan, must be"),
     (["--set", "tdcall", "--restarts", "-1", "--", "true"], "--restarts: -1, must be 0 to 1000"),
