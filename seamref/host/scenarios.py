@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from seamref.errors import SeamrefError
 from seamref.host import vmm
@@ -250,15 +251,31 @@ class Staged:
     seen: list[UpdateState]
 
 
+@lru_cache(maxsize=4)
+def _with_td(series: KernelSeries, cpus: int, sockets: int) -> tuple[Host, vmm.Td]:
+    """A machine with one TD that has counted."""
+    host = machine(cpus, sockets=sockets, module=running(series), series=series)
+    (td,) = add_tds(host)
+    count_of(host, td)
+    return host, td
+
+
+@lru_cache(maxsize=2)
+def _before(trouble: Trouble, series: KernelSeries, cpus: int, sockets: int) -> tuple[Host, vmm.Td]:
+    """The same, with what happens before the upload; to use up every update takes longer than all the rest."""
+    host, td = _with_td(series, cpus, sockets)
+    host, td = host.fork(), td.copy()
+    if trouble.before is not None:
+        trouble.before(host)
+    return host, td
+
+
 def stage(
     trouble: Trouble, series: KernelSeries = MERGED, cpus: int = 2, sockets: int = 1, order: Schedule = in_order
 ) -> Staged:
     """Everything before the upload; ``order`` says which CPU steps next."""
-    host = machine(cpus, sockets=sockets, module=running(series), series=series)
-    (td,) = add_tds(host)
-    count_of(host, td)
-    if trouble.before is not None:
-        trouble.before(host)
+    host, td = _before(trouble, series, cpus, sockets)
+    host, td = host.fork(), td.copy()
     seen: list[UpdateState] = []
 
     def watch(at: Host, ready: tuple[int, ...]) -> int:

@@ -87,9 +87,11 @@ def broken(name: str = "unlocked", sockets: int = 2) -> Html:
 
 def break_explorer() -> Explorer:
     """Break one thing at a time and see where the chain stops."""
-    return explorer(broken, title="Break one boot step", labels={"name": "what is broken", "sockets": "packages"},
-                    defaults={"name": "unlocked"}, name=[NOTHING, *BREAKS], sockets=[2, 1, 8],
-                    also=({"name": "bit-flipped"}, {"name": "two-gib"}))
+    return explorer(
+        broken, title="Break one boot step", key="boot", labels={"name": "what is broken", "sockets": "packages"},
+        defaults={"name": "unlocked"}, also=({"name": "bit-flipped"}, {"name": "two-gib"}),
+        name=[NOTHING, *BREAKS], sockets=[2, 1, 8],
+    )
 
 
 def break_table(topology: Topology | None = None) -> Table:

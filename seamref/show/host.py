@@ -110,14 +110,17 @@ def update_explorer() -> Explorer:
         again = "" if not left.error else "fails too: reboot" if left.reboot else "succeeds"
         facts = pairs(("cat error", left.error), ("cat version", left.version), ("dmesg", left.said), ("the TD", td),
                       ("uploading a good image afterwards", again))
+        lead = f"`cat error`: {left.error}" if left.error else "The update succeeds"
+        lead += f"; the TD {td}." if isinstance(left.td, int) else f"; the TD: {td}."
         if not pieces:
-            return facts
-        return stack(spacetime(pieces, seen.ended, f"{trouble.what}, {series.name}", cpus=cpus), facts)
+            return stack(lead, facts)
+        return stack(lead, spacetime(pieces, seen.ended, f"{trouble.what}, {series.name}", cpus=cpus), facts)
 
     return Explorer(
         shown,
         {"trouble": {t.what: t for t in TROUBLES}, "series": {s.name: s for s in SERIES.values()}, "cpus": (2, 4, 8)},
         title="Break an update",
+        key="update",
         defaults={"trouble": TROUBLES[3], "series": MERGED, "cpus": 4},
         also=({"series": SERIES["v1"]}, {"trouble": TROUBLES[2], "series": SERIES["v2"]}),
     )

@@ -25,11 +25,11 @@ from seamref.experiments.loader.memory import (
 from seamref.experiments.loader.refusals import Refusal, refusals
 from seamref.experiments.loader.updates import Moment
 from seamref.layout import Record
-from seamref.pseamldr.api import PAGE, Scenario, Status
+from seamref.pseamldr.api import MAX_MODULE_PAGES, PAGE, Scenario, Status
 from seamref.pseamldr.manifest import INSTALL_MANIFEST
 from seamref.pseamldr.memory_constants import MemoryConstants
 from seamref.pseamldr.sigstruct import SEAM_SIGSTRUCT
-from seamref.show.explorers import Explorer
+from seamref.show.explorers import Explorer, Numbers
 from seamref.show.html import Hex, Html, Id, clause_ref, marked_up, stack
 from seamref.show.pictures import Act, Note, Region, Span, Step, decision_path, memory_map, sequence, size_text
 from seamref.show.svg import Board, text_width
@@ -208,13 +208,16 @@ def sigstruct_explorer() -> Explorer:
             attempt = replace(attempt, resign=False)
         elif signature == "by another key":
             attempt = replace(attempt, other_key=True)
-        return manifest_verdict(attempt, path=False)
+        session = attempt.run()
+        stopped = f"stopped by `{session.last.row.id}`" if session.last.row else "no row stops it"
+        lead = f"INSTALL: `{session.last.answer}`, {stopped}. Does the old module survive? {session.survives}."
+        return stack(lead, outcome_table(session))
 
     return Explorer(
         explore,
         {"change": list(mutations), "scenario": {"LOAD": Scenario.LOAD, "UPDATE": Scenario.UPDATE},
          "signature": ["made after the change", "from before the change", "by another key"]},
-        title="One sigstruct, one INSTALL on two processors; SVN 1.5 runs, SVN 1.6 is brought",
+        title="One sigstruct, one INSTALL on two processors; SVN 1.5 runs, SVN 1.6 is brought", key="sigstruct",
         defaults={"change": "key_size = 64 dwords: RSA-2048"},
         also=[{"change": "seamhash of another image"}, {"change": NO_CHANGE, "scenario": Scenario.UPDATE},
               {"change": "max_tdmrs = 64 (nobody looks)", "signature": "from before the change"}],
@@ -339,16 +342,19 @@ def memory_explorer() -> Explorer:
             ("smallest SEAMRR that passes", size_text(least) if least else "above 4 GiB"),
         ])
         bars = need_bars({"demanded": made}, "Terms of the size formula")
-        return stack(verdict, bars, range_map(made)) if fits(made) else stack(verdict, bars)
+        ends = "fits" if fits(made) else "does not fit: `ENOMEM`"
+        lead = f"{made.minimum_size / (1 << 20):.3f} MiB demanded of {have / (1 << 20):.0f} MiB: {ends}."
+        return stack(lead, verdict, bars, *([range_map(made)] if fits(made) else []))
 
     return Explorer(
         explore,
         {"processors": {"1 socket, 2": (2, 1), "2 sockets, 112 each": (112, 2), "4 sockets, 112 each": (112, 4),
                         "8 sockets, 128 each": (128, 8)},
-         "image": [102, 150, 496], "global_data": {"22": 22, "1024": 1024, "65536": 65536},
-         "stack_pages": {"2": 2, "8": 8}, "keyholes": {"128": 128, "1024": 1024},
+         "image": Numbers((102, 150, 496), 1, MAX_MODULE_PAGES), "global_data": Numbers((22, 1024, 65536), 1, 65536),
+         "stack_pages": Numbers((2, 8), 1, 65536), "keyholes": Numbers((128, 1024), 1, 65536),
          "SEAMRR": {"32 MiB": 32 << 20, "64 MiB": 64 << 20, "128 MiB": 128 << 20, "256 MiB": 256 << 20}},
-        title="A module's memory by topology and page counts", defaults={"processors": (112, 2), "SEAMRR": 128 << 20},
+        title="A module's memory by topology and page counts", key="memory",
+        defaults={"processors": (112, 2), "SEAMRR": 128 << 20},
         also=[{"processors": (2, 1), "SEAMRR": 32 << 20}, {"global_data": 65536}],
         labels={"image": "image pages", "global_data": "global data pages", "stack_pages": "stack pages of a processor",
                 "keyholes": "keyhole pages of a processor", "processors": "processors"},

@@ -173,8 +173,10 @@ def seamcall_explorer(**defaults: Any) -> Explorer:
         facts = dict(WHERE[where])
         facts.update(b64=facts.get("b64", False) and CS_L, user=CPL > 0, seamrr=VALID, mov_ss=MOV_SS,
                      rax63=RAX.endswith("P-SEAMLDR"), seam_ready=SEAM_READY, p_ready=P_SEAMLDR_READY, mutex=mutex)
-        path, _, _ = seamcall_at(state_of(**facts), REVISIONS[revision])
-        return path
+        walk, outcome = seamcall_in(state_of(**facts), REVISIONS[revision])
+        decided = f", decided by `{outcome.clause}`" if any(stops for _, stops in walk) else ": no row stops it"
+        way = decision_path(SEAMCALL, walk, outcome, REVISIONS[revision], "The way through SEAMCALL's table")
+        return stack(f"SEAMCALL: {outcome}{decided}.", way)
 
     return Explorer(
         explore,
@@ -184,6 +186,7 @@ def seamcall_explorer(**defaults: Any) -> Explorer:
             "mutex": False, "revision": list(REVISIONS),
         },
         title="SEAMCALL explorer",
+        key="seamcall",
         labels={"where": "executed in", "CS_L": "CS.L = 1", "VALID": "SEAMRR VALID = 1", "MOV_SS": "blocking by MOV-SS",
                 "SEAM_READY": "TDX module loaded", "P_SEAMLDR_READY": "P-SEAMLDR loaded",
                 "mutex": "P_SEAMLDR_MUTEX held elsewhere"},

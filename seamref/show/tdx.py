@@ -10,13 +10,13 @@ from seamref.arch.platform import Platform
 from seamref.arch.structures import SEAMEXTEND
 from seamref.experiments.module.memory import data_parts, filled
 from seamref.experiments.module.states import answers, sys_transitions, td_transitions
-from seamref.experiments.module.updates import tried
+from seamref.experiments.module.updates import Tried, tried
 from seamref.experiments.module.verifier import reference_values, svn, verifier_says
 from seamref.host import vmm
 from seamref.host.tdx_updates import SCENARIOS, Scenario
 from seamref.layout import Record
 from seamref.show.explorers import Explorer
-from seamref.show.html import Hex, Html
+from seamref.show.html import Hex, Html, stack
 from seamref.show.pictures import Act, Note, Region, Span, State, Transition, memory_map, sequence, state_machine
 from seamref.show.tables import Table
 from seamref.tdxmodule.core import LEAVES, View
@@ -161,8 +161,12 @@ def _short(name: str, value: Any) -> str:
 
 def refusals(names: Iterable[str] = SCENARIOS) -> Table:
     """Scenarios played: who refused, what is left, what helps."""
+    return _refusal_table(tried(names))
+
+
+def _refusal_table(played: Iterable[Tried]) -> Table:
     rows = []
-    for made in tried(names):
+    for made in played:
         scenario, verdict = made.scenario, made.verdict
         td = verdict.td.removeprefix("not entered: ").removeprefix("TDX_")
         rows.append((
@@ -185,9 +189,12 @@ def _brief(said: str) -> str:
 def refusal_explorer() -> Explorer:
     """Pick a scenario and see how it goes."""
     def shown(scenario: Scenario) -> Html:
-        return refusals([scenario.name])
+        (made,) = tried([scenario.name])
+        ended = f"{made.verdict.step or 'every step done'}: `{made.verdict.answer}`"
+        return stack(f"{scenario.says}. {ended}; the TD: {made.verdict.td}.", _refusal_table([made]))
 
-    return Explorer(shown, {"scenario": {s.name: s for s in SCENARIOS.values()}}, title="Try an update",
+    return Explorer(shown, {"scenario": {s.says: s for s in SCENARIOS.values()}}, title="Try an update", key="refusals",
+                    labels={"scenario": "what is tried"},
                     defaults={"scenario": SCENARIOS["handoff too old"]}, also=({"scenario": SCENARIOS["TD runs"]},))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -42,11 +43,14 @@ from seamref.show import (
     recording,
     sequence,
     show,
+    stack,
     state_machine,
     table,
 )
+from seamref.show.explorers import Numbers, turn
 from seamref.show.html import marked_up, tone
 from seamref.show.pictures import size_text, steps_of
+from seamref.show.precomputed import EXPLORERS, explorer_named, script, turns_of
 from seamref.show.processor import (
     access_matrix,
     address_picture,
@@ -319,7 +323,7 @@ def an_explorer() -> Explorer:
 
 def test_an_explorer_shows_its_default_and_the_further_turns() -> None:
     text = repr(an_explorer())
-    assert "cpl 0 on True" in text and "Turn cpl = 3:" in text and "cpl 3 on True" in text
+    assert "cpl 0 on True" in text and "With cpl = 3:" in text and "cpl 3 on True" in text
 
 
 def test_an_explorer_has_a_static_form_and_outside_a_kernel_nothing_else() -> None:
@@ -359,16 +363,95 @@ def test_a_live_explorer_says_that_it_works_and_shows_no_old_result_when_a_turn_
 
 
 def test_an_explorer_refuses_controls_that_it_does_not_have() -> None:
-    with pytest.raises(SeamrefError, match="no control 'colour'"):
+    with pytest.raises(SeamrefError, match="no control 'colour'; there are cpl, on"):
         an_explorer().at(colour=1)
-    with pytest.raises(SeamrefError, match="'x', which is no control"):
+    with pytest.raises(SeamrefError, match="no control 'x'"):
         explorer(lambda: paragraph(""), defaults={"x": 1})
+    with pytest.raises(SeamrefError, match="cpl = 7 is none of its choices"):
+        explorer(lambda cpl: paragraph(""), cpl=[0, 3], defaults={"cpl": 7}).static()
+
+
+class Box(HTMLParser):
+    """The declaration that an explorer's HTML carries."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.declared: dict[str, Any] = {}
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.declared = self.declared or json.loads(dict(attrs).get("data-declared") or "{}")
+
+
+def test_the_pages_form_carries_the_declaration_that_the_widget_reads() -> None:
+    made = explorer(lambda **said: paragraph(repr(said)), title="<T> & t", key="k", defaults={"cpl": 3},
+                    also=[{"mode": 1}], cpl=[0, 3], on=False, mode={"LOAD": 0, "UPDATE": 1},
+                    pages=Numbers((2, 8), 1, 100), many="abcd")
+    held = Box(made.static().html).declared
+    assert held == made.declaration() and held["key"] == "k" and held["title"] == "<T> & t"
+    assert [(one["kind"], one["choices"], one["set"]) for one in held["controls"]] == [
+        ("few", ["0", "3"], 1), ("tick", ["yes", "no"], 1), ("few", ["LOAD", "UPDATE"], 0), ("number", ["2", "8"], 0),
+        ("pick", ["a", "b", "c", "d"], 0)]
+    assert (held["controls"][3]["least"], held["controls"][3]["most"], held["also"]) == (1, 100, [{"mode": 1}])
+    kinds = [type(control).__name__ for control in made.widget().children[0].children]
+    assert kinds == ["Dropdown", "Checkbox", "Dropdown", "BoundedIntText", "Dropdown"]
+
+
+def test_a_page_turns_an_explorer_that_was_shown_by_numbers_of_choices() -> None:
+    explorer(lambda cpl, pages: paragraph(f"cpl {cpl}, {pages} pages"), key="turned", cpl=[0, 3],
+             pages=Numbers((2, 8), 1, 100)).static()
+    assert "cpl 3, 8 pages" in turn("turned", {"cpl": 1, "pages": 1})
+    assert "cpl 0, 77 pages" in turn("turned", {"pages": {"value": 77}})
+    for marks, said in (({"cpl": 2}, "choices 0 to 1, not 2"), ({"cpl": "3"}, "not '3'"), ({"x": 0}, "no control 'x'"),
+                        ({"pages": {"value": 101}}, "pages: a whole number from 1 to 100"),
+                        ({"pages": {"value": 1.5}}, "a whole number"), ({"cpl": {"value": 0}}, "chosen from a list")):
+        with pytest.raises(SeamrefError, match=said):
+            turn("turned", marks)
+    with pytest.raises(SeamrefError, match="no explorer 'nobody' was shown"):
+        turn("nobody", {})
+
+
+def test_precomputed_answers_are_the_machines_for_every_setting() -> None:
+    made = explorer(lambda cpl, on: stack(f"cpl {cpl // 3}", paragraph("on" if on else "off")), cpl=[0, 1, 3], on=True)
+    turns = turns_of(made)
+    assert (turns.sizes, len(turns.number), len(turns.answers)) == ((3, 2), 6, 4)
+    for i, cpl in enumerate((0, 1, 3)):
+        for j, on in enumerate((True, False)):
+            assert turns.answer(i, j) == made.html_at(cpl=cpl, on=on)
+
+
+def test_the_script_of_answers_is_one_assignment_that_puts_the_pieces_together_again() -> None:
+    words = "</script> \u2028 é"
+    made = explorer(lambda n: stack(words, table([(n,)], ["n"])), key="k", n=[1, 2, 1])
+    turns = turns_of(made)
+    text = script(turns, lambda html: html.replace("<p", "<p id=x"))
+    assert "</" not in text and "\u2028" not in text and text.count("\n") == 1
+    held = json.loads(re.search(r'seambook\.turns\["k"\]=(.*);', text).group(1))  # type: ignore[union-attr]
+    for number, answer in enumerate(turns.answers):
+        joined = "".join(held["pieces"][piece] for piece in held["answers"][number])
+        assert joined == answer.replace("<p", "<p id=x")
+    assert held["number"] == [0, 1] or held["number"] == [0, 1, 0]
+
+
+@pytest.mark.parametrize("key", EXPLORERS)
+def test_every_explorer_of_the_book_is_declared_with_its_key_and_says_its_answer_in_a_line(key: str) -> None:
+    made = explorer_named(key)
+    assert made.key == key
+    html = made.static().html
+    assert Box(html).declared == made.declaration()
+    assert re.match(r"<p\b[^>]*>(?!</p>)", html.partition("seam-answer\">")[2])
+    assert made.count <= 10_000  # what a build of the book runs
+
+
+def test_an_unknown_explorer_is_one_line_with_the_known_ones() -> None:
+    with pytest.raises(SeamrefError, match="no explorer 'x'; there are seamcall, boot"):
+        explorer_named("x")
 
 
 def test_the_seamcall_explorer_answers_like_the_machine() -> None:
     made = seamcall_explorer()
-    assert "decided by SEAMCALL.cpl\n" in made.at(revision="silicon").text
-    assert "decided by SEAMCALL.non_root\n" in made.at().text
+    assert "decided by SEAMCALL.cpl.\n" in made.at(revision="silicon").text
+    assert "decided by SEAMCALL.non_root.\n" in made.at().text
     assert "entered P-SEAMLDR" in made.at(
         where="host (VMX root)", CPL=0, RAX="RAX[63] = 1: P-SEAMLDR"
     ).text
