@@ -11,7 +11,9 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
+from typing import Any
 
 from seamref.errors import SeamrefError
 from seamref.show.explorers import Explorer, html_of
@@ -83,4 +85,15 @@ def script(turns: Turns, dress: Callable[[str], str] = str) -> str:
     return f"{place};seambook.turns[{json.dumps(turns.key)}]={data};\n"
 
 
-__all__ = ["EXPLORERS", "Turns", "explorer_named", "script", "turns_of"]
+def answer(key: str, marks: Mapping[str, Any]) -> str:
+    """An answer that was not computed beforehand, for what a page sends (:meth:`Explorer.chosen`)."""
+    made = _declared(key)
+    return made.html_at(**made.chosen(marks))
+
+
+@cache
+def _declared(key: str) -> Explorer:
+    return explorer_named(key)
+
+
+__all__ = ["EXPLORERS", "Turns", "answer", "explorer_named", "script", "turns_of"]

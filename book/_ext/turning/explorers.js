@@ -2,7 +2,8 @@
 
    Without this script an explorer is a table of its settings, their answer, and a few further turns.  With it the
    settings become controls.  Answers come from a script beside the page that was written when the book was built
-   (data-turns), or from Python where the explorer was made by a cell that ran in the page. */
+   (data-turns).  Python is asked (window.seambook.live) where a number is typed that was not computed, and for the
+   explorers of cells that a reader has run in the page. */
 (function () {
   "use strict";
   const book = (window.seambook = window.seambook || {});
@@ -26,14 +27,29 @@
   function loaded(address) {
     scripts[address] ||= new Promise((done, failed) => {
       document.head.append(Object.assign(element("script"), {
-        src: address, onload: done, onerror: () => failed(new Error("the answers of this explorer are missing: " + address)),
+        src: address, onload: done,
+        onerror: () => failed(Object.assign(new Error(`the answers of this explorer are missing: ${address}`), { missing: true })),
       }));
     });
     return scripts[address];
   }
 
-  function beforehand(key, address) {
-    return async function (marks) {
+  const withPython = () => Boolean(book.live && book.live.available);
+
+  async function python(name, key, marks, names) {
+    try {
+      return await book.live.call(name, [key, Object.fromEntries(marks.map((mark, i) => [names[i], mark]))]);
+    } catch (error) {  // the last line of a traceback says what is wrong
+      const line = String(error.message || error).trim().split("\n").pop();
+      throw new Error(line.replace(/^[\w.]*SeamrefError: /, ""));
+    }
+  }
+
+  function beforehand(key, address, names) {
+    return async marks => {
+      if (marks.some(mark => typeof mark === "object")) {
+        return python("seamref.show.precomputed:answer", key, marks, names);
+      }
       await loaded(address);
       const data = book.turns[key];
       const place = marks.reduce((sum, mark, i) => sum * data.sizes[i] + mark, 0);
@@ -41,13 +57,11 @@
     };
   }
 
-  function byPython(key, names) {
-    return marks => book.turn(key, Object.fromEntries(marks.map((mark, i) => [names[i], mark])));
-  }
+  const afterwards = (key, names) => marks => python("seamref.show.explorers:turn", key, marks, names);
 
   /* ---- controls */
 
-  function control(declared, live, id) {
+  function control(declared, id) {
     const { label, choices, kind } = declared;
     if (kind === "tick") {
       const box = element("input", { type: "checkbox", id });
@@ -66,19 +80,7 @@
         set: mark => { buttons[mark].checked = true; },
       };
     }
-    if (kind === "number" && live) {
-      const list = element("datalist", { id: `${id}-l` }, ...choices.map(choice => element("option", { value: choice })));
-      const field = element("input", {
-        type: "number", id, min: declared.least, max: declared.most, step: 1, required: true, list: list.id,
-      });
-      const range = ` (${declared.least} to ${declared.most})`;
-      return {
-        shown: element("div", { class: "seam-control" }, element("label", { for: id }, label + range), field, list),
-        get: () => (field.checkValidity() ? { value: field.valueAsNumber } : null),
-        set: mark => { field.value = choices[mark]; },
-        wrong: () => `${label}: a whole number from ${declared.least} to ${declared.most} is wanted`,
-      };
-    }
+    if (kind === "number" && withPython()) return typed(declared, id);
     const list = element("select", { id }, ...choices.map(choice => element("option", {}, choice)));
     return {
       shown: element("div", { class: "seam-control" }, element("label", { for: id }, label), list),
@@ -87,21 +89,48 @@
     };
   }
 
+  /* A list of numbers, and a field for any other: that one Python answers. */
+  function typed({ label, choices, least, most }, id) {
+    const other = element("option", {}, "another ...");
+    const list = element("select", { id }, ...choices.map(choice => element("option", {}, choice)), other);
+    const field = element("input", {
+      type: "number", min: least, max: most, step: 1, required: true, "aria-label": `${label}, ${least} to ${most}`,
+    });
+    const show = () => { field.hidden = list.selectedIndex < choices.length; };
+    list.addEventListener("change", () => {
+      show();
+      if (!field.hidden) field.focus();
+    });
+    show();
+    return {
+      shown: element("div", { class: "seam-control" }, element("label", { for: id }, label),
+        element("div", { class: "seam-number" }, list, field)),
+      get: () => {
+        if (field.hidden) return list.selectedIndex;
+        if (!field.checkValidity()) return null;
+        const offered = choices.indexOf(String(field.valueAsNumber));
+        return offered < 0 ? { value: field.valueAsNumber } : offered;
+      },
+      set: mark => { list.selectedIndex = mark; show(); },
+      wrong: () => `${label}: a whole number from ${least} to ${most} is wanted`,
+    };
+  }
+
   /* ---- one explorer */
 
   function upgrade(box) {
     const declared = JSON.parse(box.dataset.declared);
     const address = box.dataset.turns;
-    const live = !address;
-    if (live && !book.turn) return;  // nothing can answer: it stays a table
-    box.dataset.ready = live ? "python" : "beforehand";
+    // Neither answers beside the page nor a cell that ran: it stays a table.
+    if (!address && !(withPython() && box.closest(".cell")?.dataset.live)) return;
+    box.dataset.ready = address ? "beforehand" : "python";
     const names = declared.controls.map(one => one.name);
-    const ask = live ? byPython(declared.key, names) : beforehand(declared.key, address);
+    const ask = address ? beforehand(declared.key, address, names) : afterwards(declared.key, names);
     const before = [box.querySelector(".seam-settings"), ...box.querySelectorAll(".seam-turned")];
     const answer = box.querySelector(".seam-answer");
     const first = declared.controls.map(one => one.set);
     const id = `seam-turn-${++made}`;
-    const controls = declared.controls.map((one, i) => control(one, live, `${id}-${i}`));
+    const controls = declared.controls.map((one, i) => control(one, `${id}-${i}`));
     const said = element("p", { class: "seam-said", role: "status" });
     const put = marks => controls.forEach((one, i) => one.set(marks[i]));
 
@@ -128,6 +157,22 @@
       said.textContent = words;
     }
 
+    /* Nothing is said of what is there at once; what takes longer says so, and how long it has taken. */
+    function working() {
+      const began = performance.now();
+      const clock = element("span", { "aria-hidden": "true" });  // to be seen, not to be heard every second
+      const tick = () => {
+        const seconds = Math.floor((performance.now() - began) / 1000);
+        const what = book.live && book.live.state === "starting" ? "loading Python ..." : "working ...";
+        answer.setAttribute("aria-busy", "true");
+        if (said.firstChild?.nodeValue !== what) tell(what, "busy");
+        clock.textContent = seconds < 2 ? "" : ` ${seconds} s`;
+        said.append(clock);
+      };
+      let timer = setTimeout(() => { tick(); timer = setInterval(tick, 1000); }, 150);
+      return () => { clearInterval(timer); clearTimeout(timer); answer.removeAttribute("aria-busy"); };
+    }
+
     async function turned() {
       if (busy) { waiting = true; return; }
       busy = true;
@@ -137,10 +182,10 @@
         const wrong = controls.find((one, i) => marks[i] === null);
         if (wrong) {
           answer.replaceChildren();
-          tell(wrong.wrong(), "failed");
+          tell(wrong.wrong(), "asked");
           continue;
         }
-        const slow = setTimeout(() => { answer.setAttribute("aria-busy", "true"); tell("working ...", "busy"); }, 150);
+        const done = working();
         try {
           const html = await ask(marks);
           if (!waiting) {
@@ -151,21 +196,18 @@
         } catch (error) {  // the old answer must not stand beside the new setting
           answer.replaceChildren();
           tell(String(error.message || error), "failed");
-          if (!live) withdraw();
+          if (error.missing) withdraw();
         } finally {
-          clearTimeout(slow);
-          answer.removeAttribute("aria-busy");
+          done();
         }
       } while (waiting);
       busy = false;
     }
 
     function withdraw() {  // without answers there are no controls: the table comes back
-      const words = said.textContent;
       form.remove();
       before.forEach(e => { if (e) e.hidden = false; });
       answer.innerHTML = shownFirst;
-      said.textContent = words;
     }
 
     const shownFirst = answer.innerHTML;
@@ -175,7 +217,7 @@
     put(first);
     box.prepend(form);
     answer.before(said);
-    if (!live) nearby(box, () => loaded(address).catch(() => undefined));
+    if (address) nearby(box, () => loaded(address).catch(() => undefined));
   }
 
   /* The answers are fetched when a reader comes near, not by every page view. */
@@ -198,6 +240,7 @@
       if (changes.some(change => change.addedNodes.length)) book.explorers();
     }).observe(document.querySelector("article") || document.body, { childList: true, subtree: true });
   }
-  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin);
-  else begin();
+  // The page's Python (live.js) is another script of the page: both are there when the document is.
+  if (document.readyState === "complete") begin();
+  else document.addEventListener("DOMContentLoaded", begin);
 })();
