@@ -1,16 +1,17 @@
-"""Explorers turn on the rendered page: their answers are computed while the book is built.
+"""Explorers turn on the rendered page, and commands run there: a Sphinx extension, see ``_config.yml``.
 
 For each explorer on a page (``seamref.show.explorers``) every setting runs on the real machine, and the answers are
-written as a script beside the page.  Answers depend on the package alone: they are kept between builds under its
-digest.
+written as a script beside the page.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from hashlib import sha256
 from html import unescape
@@ -20,41 +21,49 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 STATIC = Path(__file__).resolve().parent / "turning"
 FOLDER = "_static/turns"
+KEPT = 4  # versions of an explorer's answers, for trees that are built by turns
 EXPLORER = re.compile(r'<div class="seam-explorer" data-explorer="([^"]+)"')
 
 
-def digest() -> str:
-    """Changes with any line of the package."""
-    hashed = sha256()
-    for file in sorted((ROOT / "seamref").rglob("*.py")):
-        hashed.update(file.relative_to(ROOT).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
-    return hashed.hexdigest()[:20]
+def cache_folder() -> Path:
+    """Where answers are kept: outside the build, which a failure deletes."""
+    base = os.environ.get("XDG_CACHE_HOME") or (Path.home() / ".cache")
+    return Path(base) / "seamref-book" / "turns"
+
+
+def file_digest(path: str) -> str:
+    """Of a file of this tree; "" where it is no longer there."""
+    file = ROOT / path
+    return sha256(file.read_bytes()).hexdigest()[:20] if file.is_file() else ""
 
 
 class Answers:
-    """Every answer of the book's explorers, kept in a folder between builds.
+    """Every answer of the book's explorers, kept between builds.
 
-    What is missing is computed by another process while this one reads the chapters: it takes a minute or two.
+    An answer holds as long as every module that was loaded to compute it is the same.  What is missing is computed by
+    another process while this one reads the chapters: it takes a minute or two.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.digest = digest()
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or cache_folder()
         self.worker: subprocess.Popen[str] | None = None
 
-    def file(self, key: str) -> Path:
-        return self.folder / f"{key}-{self.digest}.json"
+    def kept(self, key: str) -> dict[str, Any] | None:
+        """What an earlier build left, where it still holds."""
+        for file in sorted(self.folder.glob(f"{key}-*.json"), key=lambda one: one.stat().st_mtime, reverse=True):
+            with suppress(OSError, ValueError, KeyError):
+                held = json.loads(file.read_text(encoding="utf-8"))
+                if all(file_digest(path) == digest for path, digest in held["modules"].items()):
+                    turns: dict[str, Any] = held["turns"]
+                    return turns
+        return None
 
     def begin(self) -> None:
         from seamref.show.precomputed import EXPLORERS
 
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for old in self.folder.glob("*.json"):
-            if not old.stem.endswith(self.digest):
-                old.unlink()
-        missing = {key: str(self.file(key)) for key in EXPLORERS if not self.file(key).is_file()}
+        missing = [key for key in EXPLORERS if self.kept(key) is None]
         if missing:
-            self.worker = subprocess.Popen([sys.executable, __file__, json.dumps(missing)], cwd=ROOT, text=True,
+            self.worker = subprocess.Popen([sys.executable, __file__, str(self.folder), *missing], cwd=ROOT, text=True,
                                            stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
     def of(self, key: str) -> Any:
@@ -63,11 +72,15 @@ class Answers:
 
         from seamref.show.precomputed import Turns
 
-        if not self.file(key).is_file() and self.worker is not None:
+        held = self.kept(key)
+        if held is None and self.worker is not None:
             _, said = self.worker.communicate()
             if self.worker.returncode:
                 raise ExtensionError(f"the answers of the explorers could not be computed: {said.strip()}")
-        return Turns(**json.loads(self.file(key).read_text(encoding="utf-8")))
+            held = self.kept(key)
+        if held is None:
+            raise ExtensionError(f"the answers of the explorer {key!r} are not there: did a file change meanwhile?")
+        return Turns(**held)
 
     def end(self) -> None:
         if self.worker is not None and self.worker.poll() is None:
@@ -75,15 +88,23 @@ class Answers:
             self.worker.communicate()
 
 
-def compute(wanted: dict[str, str]) -> None:
-    """Run every setting of some explorers; a file is there when it is whole."""
+def compute(folder: Path, keys: list[str]) -> None:
+    """Run every setting of some explorers; a file appears when it is whole."""
     sys.path.insert(0, str(ROOT))
     from seamref.show.precomputed import explorer_named, turns_of
 
-    for key, file in wanted.items():
-        part = Path(f"{file}.part")
-        part.write_text(json.dumps(asdict(turns_of(explorer_named(key)))), encoding="utf-8")
-        part.replace(file)
+    folder.mkdir(parents=True, exist_ok=True)
+    for key in keys:
+        turns = turns_of(explorer_named(key))
+        files = {Path(module.__file__) for name, module in sys.modules.items()
+                 if name.partition(".")[0] == "seamref" and getattr(module, "__file__", None)}
+        modules = {path: file_digest(path) for path in sorted(file.relative_to(ROOT).as_posix() for file in files)}
+        name = sha256(json.dumps(modules).encode()).hexdigest()[:16]
+        part = folder / f"{key}-{name}.{os.getpid()}.part"
+        part.write_text(json.dumps({"modules": modules, "turns": asdict(turns)}), encoding="utf-8")
+        part.replace(folder / f"{key}-{name}.json")
+        for old in sorted(folder.glob(f"{key}-*.json"), key=lambda one: one.stat().st_mtime)[:-KEPT]:
+            old.unlink(missing_ok=True)
 
 
 def write_turns(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
@@ -110,13 +131,20 @@ def write_turns(app: Any, pagename: str, templatename: str, context: dict[str, A
     app.add_css_file("explorers.css")
 
 
+def add_command_line(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """The script of the page on which commands are typed."""
+    if doctree is not None and app.builder.format == "html" and '<div class="seam-try">' in (context.get("body") or ""):
+        app.add_js_file("try.js", loading_method="defer", priority=900)  # after the page's Python (live.js)
+        app.add_css_file("try.css")
+
+
 def configure(app: Any, config: Any) -> None:
     config.html_static_path = [*config.html_static_path, str(STATIC)]
 
 
 def begin(app: Any) -> None:
     if app.builder.format == "html":
-        app.seam_answers = Answers(Path(app.doctreedir) / "turns")
+        app.seam_answers = Answers()
         app.seam_answers.begin()
 
 
@@ -130,9 +158,10 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("config-inited", configure)
     app.connect("builder-inited", begin)
     app.connect("html-page-context", write_turns, priority=410)  # when the page's own links are made
+    app.connect("html-page-context", add_command_line, priority=410)
     app.connect("build-finished", finish)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
 
 if __name__ == "__main__":
-    compute(json.loads(sys.argv[1]))
+    compute(Path(sys.argv[1]), sys.argv[2:])
