@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from dataclasses import asdict
 from hashlib import sha256
@@ -72,13 +73,12 @@ class Answers:
 
         from seamref.show.precomputed import Turns
 
-        held = self.kept(key)
-        if held is None and self.worker is not None:
-            _, said = self.worker.communicate()
-            if self.worker.returncode:
-                raise ExtensionError(f"the answers of the explorers could not be computed: {said.strip()}")
-            held = self.kept(key)
-        if held is None:
+        while (held := self.kept(key)) is None and self.worker is not None and self.worker.poll() is None:
+            time.sleep(0.5)
+        if held is None and self.worker is not None and self.worker.returncode:
+            said = self.worker.communicate()[1]
+            raise ExtensionError(f"the answers of the explorers could not be computed: {said.strip()}")
+        if held is None and (held := self.kept(key)) is None:
             raise ExtensionError(f"the answers of the explorer {key!r} are not there: did a file change meanwhile?")
         return Turns(**held)
 
@@ -96,7 +96,7 @@ def compute(folder: Path, keys: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for key in keys:
         turns = turns_of(explorer_named(key))
-        files = {Path(module.__file__) for name, module in sys.modules.items()
+        files = {Path(str(module.__file__)) for name, module in sys.modules.items()
                  if name.partition(".")[0] == "seamref" and getattr(module, "__file__", None)}
         modules = {path: file_digest(path) for path in sorted(file.relative_to(ROOT).as_posix() for file in files)}
         name = sha256(json.dumps(modules).encode()).hexdigest()[:16]

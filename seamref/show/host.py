@@ -11,7 +11,7 @@ from seamref.host.records import UpdateState
 from seamref.host.scenarios import TROUBLES, Trouble
 from seamref.host.series import MERGED, SERIES, KernelSeries
 from seamref.host.update import Schedule, in_order
-from seamref.show.explorers import Explorer
+from seamref.show.explorers import Explorer, Numbers
 from seamref.show.html import Html, scrolling, stack
 from seamref.show.svg import Board
 from seamref.show.tables import pairs
@@ -118,7 +118,8 @@ def update_explorer() -> Explorer:
 
     return Explorer(
         shown,
-        {"trouble": {t.what: t for t in TROUBLES}, "series": {s.name: s for s in SERIES.values()}, "cpus": (2, 4, 8)},
+        {"trouble": {t.what: t for t in TROUBLES}, "series": {s.name: s for s in SERIES.values()},
+         "cpus": Numbers((2, 4), 2, 8)},
         title="Break an update",
         key="update",
         defaults={"trouble": TROUBLES[3], "series": MERGED, "cpus": 4},

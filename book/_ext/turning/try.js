@@ -79,6 +79,11 @@ def seam_file(name):
     if (/^python3?$/.test(found[0]) && found[1] === "-m" && found[2] === "seamref") found = found.slice(3);
     else if (found[0] === "seamref") found = found.slice(1);
     if (found.includes("-")) throw new Unclear("- is standard input, and a page has none: choose a file, or paste one below");
+    // What looks at the machine it runs on would look at an empty one.
+    const named = found.slice(1).some(word => !word.startsWith("-"));
+    if (found[0] === "doctor" && (found.includes("--collect") || !(named || found.includes("-h") || found.includes("--help")))) {
+      throw new Unclear("doctor without a file looks at the machine it runs on, and a page cannot: choose a file, or paste a log below");
+    }
     return found;
   }
 
@@ -119,8 +124,8 @@ def seam_file(name):
       element("label", { for: paste.id }, "Lines of dmesg or journalctl, register values, anything that text can be"), paste,
       element("p", {}, button("Ask the doctor", () => pasted("doctor")), " ", button("Explain each line", () => pasted("explain")))));
   const results = element("div", { class: "seam-try-results" });
-  box.before(form, hint, said, drop, element("h2", { class: "seam-try-title", hidden: true }, "Answers"), results);
-  const title = results.previousElementSibling;
+  const title = element("h2", { class: "seam-try-title", hidden: true }, "Answers");
+  box.before(form, hint, said, title, results, drop);
 
   for (const row of rows) {
     const code = row.querySelector("code");
@@ -312,14 +317,16 @@ def seam_file(name):
     const name = `seamref ${line}`;
     const text = (words, kind) => element("pre", { class: `seam-try-${kind}`, tabindex: 0, role: "group",
       "aria-label": kind === "out" ? `Output of ${name}` : `Complaint of ${name}` }, words);
-    const one = element("section", { class: "seam-try-result", "data-status": status, "aria-label": name },
-      element("p", { class: "seam-try-command" }, element("code", {}, `$ ${name}`), " ", element("span", {}, ends), " ",
-        button("Remove", () => { one.remove(); title.hidden = !results.children.length; input.focus(); }, { "aria-label": `Remove ${name}` })),
+    for (const old of results.children) old.open = false;
+    const one = element("details", { class: "seam-try-result", open: true, "data-status": status },
+      element("summary", {}, element("code", {}, `$ ${name}`), " ", element("span", {}, ends)),
       ...(out ? [text(out, "out")] : []), ...(err ? [text(err, "err")] : []),
-      ...(out || err ? [] : [element("p", { class: "seam-try-hint" }, "It printed nothing.")]));
+      ...(out || err ? [] : [element("p", { class: "seam-try-hint" }, "It printed nothing.")]),
+      button("Remove", () => { one.remove(); title.hidden = !results.children.length; input.focus(); }, { "aria-label": `Remove ${name}` }));
     results.prepend(one);
     title.hidden = false;
     tell(`seamref ${line.split(/\s/)[0]}: ${ends}. The answer is below.`, status > 1 ? "failed" : "answered");
-    if (one.getBoundingClientRect().top > window.innerHeight * 0.75) title.scrollIntoView({ block: "start" });
+    const { top } = form.getBoundingClientRect();  // a button further down asked: the answer is up here
+    if (top < 0 || top > window.innerHeight * 0.75) form.scrollIntoView({ block: "start" });
   }
 })();
