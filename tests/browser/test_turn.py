@@ -28,7 +28,7 @@ STANDS = {
     "memory": "book/loader/memory", "refusals": "book/module/refusals", "update": "book/host/update",
 }
 TRY = "book/try"
-TURNS = 5
+TURNS = 3
 MOST_BYTES = 3 << 20
 PYTHON_S = 300  # loading Python in a browser on a busy machine
 
