@@ -60,7 +60,7 @@ def test_every_solution_says_what_must_come(path: Path) -> None:
 def test_a_chapter_says_what_to_know_before_and_what_to_remember(path: Path) -> None:
     text = prose(path)
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    assert re.search(r"to know before|need to know|Before this:", text.partition("\n## ")[0])
+    assert re.search(r"(?i)to know before|need to know|before this:", text.partition("\n## ")[0])
     assert re.search(r"^## What to remember$", text, re.MULTILINE)
     assert not NO_HEADING & set(headings)
     assert not re.findall(r"^# .+\n(?=# )", text, re.MULTILINE)
