@@ -179,8 +179,14 @@ def _python_files() -> Iterator[tuple[str, bytes]]:
         if not any(part.startswith((".", "_")) for part in path.relative_to(ROOT).parts):
             yield path.relative_to(ROOT).as_posix(), path.read_bytes()
     yield "seambook_kernel.py", (OWN / "kernel.py").read_bytes()
+    yield "written.py", (OWN.parent / "written.py").read_bytes()
     import IPython.lib.pretty
     import pygments
+    import seambook
+
+    known = seambook.known()
+    targets = [[one.kind, one.name, one.page, one.anchor, one.hover] for one in known.targets.values()]
+    yield "targets.json", json.dumps({"targets": targets, "old": known.old}, ensure_ascii=False).encode()
 
     yield "ipython_pretty.py", Path(IPython.lib.pretty.__file__).read_bytes()
     home = Path(pygments.__file__).parent
@@ -278,8 +284,7 @@ def describe_cells(app: Sphinx, pagename: str, templatename: str, context: dict[
         return
     path = Path(app.env.doc2path(pagename))
     if path.suffix == ".ipynb" and (cells := cells_of(path)):
-        folder = pagename.rpartition("/")[0]
-        told = json.dumps({"folder": folder, "cells": cells}, separators=(",", ":")).replace("<", "\\u003c")
+        told = json.dumps({"page": pagename, "cells": cells}, separators=(",", ":")).replace("<", "\\u003c")
         context["body"] += f'<script type="application/json" id="seam-cells">{told}</script>\n'
 
 

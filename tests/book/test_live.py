@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 import os
+import re
 import sys
 import zipfile
 from io import BytesIO
@@ -22,6 +23,7 @@ from built import BuiltBook
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "book" / "_ext"))
 import live  # noqa: E402
+import written  # noqa: E402
 
 KERNEL = live.kernel()
 MOST = 45_000_000  # bytes of the whole book, with Python
@@ -127,6 +129,22 @@ def test_a_call_gives_plain_data_or_what_it_shows() -> None:
     assert json.loads(KERNEL.call("fractions:Fraction", "[1, 2]"))["data"] == {"text/plain": "Fraction(1, 2)"}
 
 
+def test_what_a_live_cell_shows_is_written_as_the_build_writes_it(
+        built_book: BuiltBook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's Python has ``targets.json`` for what the build collects; from it must come the same HTML."""
+    zipfile.ZipFile(BytesIO(live.archive())).extract("targets.json", tmp_path)
+    held = json.loads((tmp_path / "targets.json").read_text(encoding="utf-8"))
+    known = written.Known(targets={row[1]: written.Target(*row) for row in held["targets"]}, old=held["old"])
+    monkeypatch.setattr(KERNEL, "_known", lambda: known)
+    monkeypatch.setattr(KERNEL, "PAGE", "book/processor/seamcall")
+    page = (built_book.html / "book/processor/seamcall.html").read_text(encoding="utf-8")
+    html = "".join(cells("book/processor/seamcall")[0]["outputs"][0]["data"]["text/html"])
+    made = KERNEL.written(html)
+    assert 'href="../appendices/clauses_processor.html#SEAMCALL.cpl"' in made and 'role="group"' in made
+    rows = re.findall(r"<tr>.*?</tr>", made, re.DOTALL)
+    assert len(rows) == 5 and all(row in page for row in rows)
+
+
 # ---------------------------------------------------------------- what is put beside the pages
 
 
@@ -144,7 +162,8 @@ def test_the_archive_is_the_tree_and_equal_for_equal_trees() -> None:
     assert made == live.archive()
     names = set(zipfile.ZipFile(BytesIO(made)).namelist())
     assert {"seamref/__init__.py", "seambook_kernel.py", "ipython_pretty.py", "pygments/lexers/python.py",
-            "book/appendices/coverage.json"} <= names
+            "written.py",
+            "targets.json", "book/appendices/coverage.json"} <= names
     assert not any("__pycache__" in name or name.endswith(".ipynb") for name in names)
     for path in (ROOT / "seamref").rglob("*.py"):
         assert path.relative_to(ROOT).as_posix() in names
@@ -216,7 +235,7 @@ def test_the_built_book_has_its_python_or_says_why_not(built_book: BuiltBook) ->
     page = (built_book.html / "book/processor/seamcall.html").read_text(encoding="utf-8")
     assert f'data-live="live/{folder.name}/"' in page
     told = json.loads(page.partition('id="seam-cells">')[2].partition("</script>")[0])
-    assert told["folder"] == "book/processor" and len(told["cells"]) == len(cells("book/processor/seamcall"))
+    assert told["page"] == "book/processor/seamcall" and len(told["cells"]) == len(cells("book/processor/seamcall"))
 
 
 def test_the_built_book_stays_small(built_book: BuiltBook) -> None:

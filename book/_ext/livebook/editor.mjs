@@ -19,6 +19,7 @@ export function editor(parent, { text, label, run, changed }) {
         drawSelection(),
         highlightSpecialChars(),
         bracketMatching(),
+        EditorView.lineWrapping,  // nothing to scroll sideways, also on a phone
         indentUnit.of("    "),
         python(),
         syntaxHighlighting(classHighlighter),

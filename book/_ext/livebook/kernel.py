@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 import builtins
 import contextlib
+import functools
 import hashlib
 import importlib
 import io
@@ -163,24 +164,54 @@ def digest(outputs: Sequence[Output]) -> str:
 # ---------------------------------------------------------------- what the worker calls
 
 KERNEL = Kernel()
+PAGE = "book/index"
 
 
-def begin(folder: str) -> str:
-    """Be the interpreter's main module, in the folder where the chapter stands; say which Python it is."""
+def begin(root: str, page: str) -> str:
+    """Be the interpreter's main module, in the folder where the page's chapter stands; say which Python it is."""
+    global PAGE
+    PAGE = page
     sys.modules["__main__"] = KERNEL.module
+    folder = os.path.dirname(f"{root}/{page}")
     os.makedirs(folder, exist_ok=True)
     os.chdir(folder)
     return f"Python {sys.version.split()[0]}"
 
 
-def run(source: str) -> str:
-    """A cell's outputs, their digest and the seconds that they took, as JSON."""
+def run(source: str, printed: str = "") -> str:
+    """A cell's outputs, their digest and the seconds that they took, as JSON.
+
+    Where the digest is not that of the printed outputs, HTML is written as the book's build writes it (links of
+    clauses and sources), under ``written``.
+    """
     started = time.perf_counter()
     outputs = KERNEL.run(source)
+    seconds = time.perf_counter() - started
+    found = digest(outputs)
+    if found != printed:
+        for output in outputs:
+            if "text/html" in output.get("data", {}):
+                output["written"] = written(str(output["data"]["text/html"]))
     return json.dumps({
-        "outputs": outputs, "digest": digest(outputs), "seconds": time.perf_counter() - started,
+        "outputs": outputs, "digest": found, "seconds": seconds,
         "failed": any(output["output_type"] == "error" for output in outputs),
     }, default=str)
+
+
+@functools.cache
+def _known() -> Any:
+    """What can be linked to; the build leaves it beside the package, for it takes long to collect."""
+    from written import Known, Target, root
+
+    held = json.loads((root() / "targets.json").read_text(encoding="utf-8"))
+    return Known(targets={row[1]: Target(*row) for row in held["targets"]}, old=held["old"])
+
+
+def written(html: str) -> str:
+    """HTML that something shows, as it stands on this page."""
+    from written import Writer, relative
+
+    return Writer(PAGE, relative, _known()).run(html)
 
 
 def call(name: str, arguments: str) -> str:

@@ -6,7 +6,7 @@ const here = new URL("./", import.meta.url).href;
 let kernel, python;
 
 const doing = {
-  async begin({ folder, interrupt }) {
+  async begin({ page, interrupt }) {
     const archive = fetch(here + "python.zip");
     python = await loadPyodide({ indexURL: here, checkAPIVersion: true });
     python.setStdin({ error: true });  // input() says at once that nobody can answer
@@ -16,9 +16,9 @@ const doing = {
     python.runPython("import sys; sys.path.insert(0, '/seambook')");
     kernel = python.pyimport("seambook_kernel");
     if (interrupt) python.setInterruptBuffer(interrupt);
-    return kernel.begin("/seambook/" + folder);
+    return kernel.begin("/seambook", page);
   },
-  run({ source }) { return JSON.parse(kernel.run(source)); },
+  run({ source, printed }) { return JSON.parse(kernel.run(source, printed)); },
   call({ name, args }) { return JSON.parse(kernel.call(name, JSON.stringify(args))); },
   write({ path, bytes }) {
     const folder = path.slice(0, path.lastIndexOf("/"));

@@ -5,7 +5,8 @@
 //   python              "Python 3.14.2" once it has started
 //   start()             load Python; a promise.  Everything below starts it by itself
 //   run(source)         run a cell in the page's one session -> {outputs, failed, seconds, digest}; outputs as nbformat has
-//                       them: {output_type: "stream" | "display_data" | "execute_result" | "error", ...}
+//                       them: {output_type: "stream" | "display_data" | "execute_result" | "error", ...}; "written" is
+//                       their HTML with the book's links
 //   call(name, args)    call "package.module:function" with a list (or an object: keywords) of plain values -> what it
 //                       returns, if that is plain data, else {data: {"text/html": ..., "text/plain": ...}}
 //   command(...words)   the command line: command("explain", "0x...") -> {status, out, err}
@@ -36,7 +37,7 @@ const live = {
     if (!live.available) return Promise.reject(new Error("the book is not served: say make serve"));
     return starting ??= begin();
   },
-  run: source => ask("run", { source }),
+  run: (source, printed = "") => ask("run", { source, printed }),
   call: (name, args = []) => ask("call", { name, args }),
   command: (...words) => ask("call", { name: "seambook_kernel:command", args: words }),
   write: (path, bytes) => ask("write", { path, bytes }),
@@ -91,7 +92,7 @@ async function begin() {
   };
   if (window.crossOriginIsolated) flag = new Uint8Array(new SharedArrayBuffer(1));
   try {
-    live.python = await send("begin", { folder: told?.folder ?? "book", interrupt: flag });
+    live.python = await send("begin", { page: told?.page ?? "book/index", interrupt: flag });
   } catch (error) {
     if (mine === waiting) live.restart();
     throw error;
@@ -125,12 +126,10 @@ function drawn(output) {
     case "error": return failed(output);
   }
   const data = output.data;
-  const markup = data["text/html"] ?? data["image/svg+xml"];
+  const markup = output.written ?? data["text/html"] ?? data["image/svg+xml"];
   if (markup === undefined) return boxed("text_plain highlight-myst-ansi", data["text/plain"] ?? "");
   const box = el("div", { class: data["text/html"] === undefined ? "output svg" : "output text_html" });
   box.innerHTML = markup;
-  box.querySelectorAll('[role="region"]').forEach(one => one.setAttribute("role", "group"));
-  box.querySelectorAll("th:empty").forEach(one => one.replaceWith(el("td")));
   return box;
 }
 
@@ -240,6 +239,9 @@ class Cell {
       this.tools.after(this.output);
     }
     this.output.replaceChildren(...nodes);
+    for (const one of this.output.querySelectorAll("[id]:not(svg *)")) {  // what the page has already keeps its address
+      if (document.querySelectorAll(`[id="${CSS.escape(one.id)}"]`).length > 1) one.removeAttribute("id");
+    }
   }
 
   async run() {
@@ -248,7 +250,7 @@ class Cell {
     this.box.dataset.live = "busy";
     try {
       await live.start();
-      const got = await live.run(text);
+      const got = await live.run(text, this.facts.digest);
       const same = got.digest === this.facts.digest;
       this.show(same ? this.printed : got.outputs.map(drawn).filter(Boolean));
       this.ran = text;
