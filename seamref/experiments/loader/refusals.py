@@ -129,7 +129,7 @@ KEYID_33 = 33 << 46
 
 def cases() -> Iterator[Case]:
     """One attempt for each row of :data:`INSTALL_TABLES`, in their order."""
-    yield Case("DISPATCH.canary.entropy", "the first call ever, RDRAND without entropy",
+    yield Case("DISPATCH.canary.entropy", "P-SEAMLDR's first call since it was loaded, RDRAND without entropy",
                Attempt(old=None, prepare=_no_entropy("rdrand"), order=(0,)))
     yield Case("INSTALL.lp.x2apic_id", "a processor with x2APIC id 1024",
                Attempt(old=None, on={"ids": (0, 1024)}, order=(1024,)))
