@@ -111,7 +111,7 @@ ERRATA: tuple[Erratum, ...] = (
     Erratum(
         11,
         "SEAMOPS CAPABILITIES",
-        ("X2: 0x1 or 0x3", "TDXM: bits 4 and 5 are needed, 6 optional", "COR: 0x30", "OTX: 0x1D"),
+        ("X2: 0x1 or 0x3", "TDXM: bits 4 and 5 are needed, 6 optional", "COR: 0x30", "OTX: 0x1D, since 2025 0x3D"),
         "0x7F",
         "capabilities",
     ),
