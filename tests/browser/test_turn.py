@@ -165,6 +165,52 @@ def test_without_script_an_explorer_is_a_table_and_has_no_control(browser: Any, 
         context.close()
 
 
+def test_an_explorer_that_nobody_turned_is_printed_with_its_further_turns(browser: Any, address: str) -> None:  # noqa: F811
+    turned = Turned(browser, address, "boot")
+    box, page = turned.box, turned.visit.page
+    try:
+        page.emulate_media(media="print")
+        assert box.locator(".seam-settings").is_visible() and box.locator(".seam-turned").nth(1).is_visible()
+        assert box.locator("form").is_hidden()
+        page.emulate_media(media="screen")
+        turned.put("name", 3)
+        turned.words()
+        page.emulate_media(media="print")
+        assert box.locator(".seam-turned").first.is_hidden() and box.locator("select").first.is_visible()
+    finally:
+        turned.visit.close()
+
+
+def test_an_explorer_of_a_cell_that_ran_in_the_page_is_turned_by_Python(browser: Any, address: str) -> None:  # noqa: F811
+    visit = Visit(browser, address, f"{STANDS['refusals']}.html", "light", WIDE)
+    page = visit.page
+    try:
+        if not page.evaluate("Boolean(window.seambook.live?.available)"):
+            pytest.skip("this book was built without Python for its pages")
+        cell = page.locator("div.cell", has=page.locator(".seam-explorer"))
+        page.evaluate("""() => { const cell = document.querySelector('.seam-explorer').closest('.cell');
+            cell.dataset.live = 'busy'; }""")
+        source = ("from seamref.show import explorer, paragraph\n"
+                  "explorer(lambda n, up: paragraph(f'{n} squared is {n * n}' if up else 1 / 0),\n"
+                  "         n=[3, 4], up=True, key='own')")
+        page.evaluate("""async source => {
+            const got = await seambook.live.run(source);
+            seambook.live.draw(got.outputs, document.querySelector('.seam-explorer').closest('.cell_output'));
+        }""", source)
+        box = cell.locator('.seam-explorer[data-explorer="own"][data-ready="python"]')
+        box.wait_for()
+        box.get_by_label("4").check()
+        page.wait_for_function("document.querySelector('.seam-said').dataset.state === 'answered'")
+        assert box.locator(".seam-answer").inner_text().strip() == "4 squared is 16"
+        box.get_by_label("up").uncheck()
+        page.wait_for_function("document.querySelector('.seam-said').dataset.state === 'failed'")
+        assert "division by zero" in box.locator(".seam-said").inner_text()
+        assert box.locator(".seam-answer").inner_text() == ""  # the old answer does not stand beside the new setting
+        assert visit.complaints == [] and visit.foreign == []
+    finally:
+        visit.close()
+
+
 def test_the_answers_of_all_explorers_are_small(built_book: BuiltBook) -> None:
     if not (built_book.html / "index.html").is_file():
         pytest.skip("the book did not build; tests/book/test_rendered.py says why")

@@ -174,6 +174,7 @@
     }
 
     async function turned() {
+      box.dataset.turned = "";  // printed from now on as it stands; before, with all its further turns
       if (busy) { waiting = true; return; }
       busy = true;
       do {
