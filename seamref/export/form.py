@@ -287,7 +287,7 @@ class VectorSet:
     answer: Callable[[Mapping[str, Any], str], Answer]
     common: Callable[[], Mapping[str, Any]] = field(default=dict)
     small: int = 2
-    """Tests that the small kit keeps of those that one and the same list of clauses decides."""
+    """Tests that the small kit keeps of those that one and the same list of clauses decides, from first to last."""
 
     def whole(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The whole input of a test."""
@@ -317,22 +317,31 @@ def vector_of(which: VectorSet, case: Case) -> dict[str, Any]:
 
 
 def vectors_of(which: VectorSet, *, small: bool = False) -> list[dict[str, Any]]:
-    """Every test of a set; of the small kit those that decide first, for each list of clauses."""
+    """Every test of a set; of the small kit, for each list of clauses that decides, some from first to last."""
     made: list[dict[str, Any]] = []
     seen: set[str] = set()
-    decided: dict[str, int] = {}
+    alike: dict[str, list[int]] = {}
     for case in which.cases():
         if case.id in seen:
             raise SeamrefError(f"set {which.name}: test {case.id!r} is there twice")
         seen.add(case.id)
         test = vector_of(which, case)
-        if small:
-            key = json.dumps([[answer["revisions"], answer["flags"]] for answer in test["answers"]])
-            decided[key] = decided.get(key, 0) + 1
-            if decided[key] > which.small:
-                continue
+        decided = json.dumps([[answer["revisions"], answer["flags"]] for answer in test["answers"]])
+        alike.setdefault(decided, []).append(len(made))
         made.append(test)
-    return made
+    if not small:
+        return made
+    kept = sorted(index for places in alike.values() for index in spread(places, which.small))
+    return [made[index] for index in kept]
+
+
+def spread(places: Sequence[int], count: int) -> list[int]:
+    """At most ``count`` of them, evenly from the first to the last: neighbours often say the same."""
+    if len(places) <= count:
+        return list(places)
+    if count == 1:
+        return [places[0]]
+    return [places[i * (len(places) - 1) // (count - 1)] for i in range(count)]
 
 
 def clauses_of(tests: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:

@@ -266,5 +266,5 @@ def _rust_seamcall(revision: str) -> list[str]:
     ]
     for first in range(0, STATES, 16):
         row = (f"({outcomes.index(a.outcome)},{clauses.index(a.clause)})" for a in answers[first : first + 16])
-        lines.append("        " + ", ".join(row) + ",")
+        lines.append("        " + ",".join(row) + ",")
     return [*lines, "    ];", "}", ""]

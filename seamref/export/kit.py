@@ -111,7 +111,7 @@ def _text(text: str) -> bytes:
 def _lines(document: Mapping[str, Any], name: str, rows: Iterable[Mapping[str, Any]]) -> bytes:
     """A document whose last field is a list, an element a line."""
     head = json.dumps(document, indent=1, ensure_ascii=False).removesuffix("\n}")
-    listed = ",\n".join("  " + json.dumps(row, ensure_ascii=False) for row in rows)
+    listed = ",\n".join("  " + json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in rows)
     return _text(f'{head},\n "{name}": [\n{listed}\n ]\n}}\n')
 
 

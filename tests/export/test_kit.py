@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 
 import jsonschema
 import pytest
 
+from seamref.arch import exhaustive
+from seamref.arch.revision import get_revision
 from seamref.conformance.frame import replay_document
 from seamref.export import form, kit, sets
 from seamref.export.tables import TABLES
@@ -30,9 +33,12 @@ def test_every_file_validates_against_its_schema(small):
     check(json.loads(small["index.schema.json"]), index)
     assert [row["set"] for row in index["sets"]] == list(kit.set_names())
     for row in index["sets"]:
+        assert row["readme"] in small
+        if row["schema"] is None:
+            assert row["file"] in small
+            continue
         document = json.loads(small[row["file"]])
         check(json.loads(small[row["schema"]]), document)
-        assert row["readme"] in small
         key = {"vectors": "tests", "recordings": "cases", "table": "rows"}[row["kind"]]
         assert row["tests"] == len(document[key]) > 0
 
@@ -94,3 +100,41 @@ def test_every_case_of_a_recording_is_about_a_clause_that_is_explained(small, na
     check(json.loads(small[f"{name}/clauses.schema.json"]), clauses)
     about = {case for held in clauses["clauses"].values() for case in held["cases"]}
     assert about == {case["id"] for case in json.loads(small[f"{name}/vectors.json"])["cases"]}
+
+
+def test_the_small_kit_is_below_3_MB(small):
+    assert sum(map(len, small.values())) < 3_000_000
+
+
+def test_sets_of_the_kit_and_the_SEAMCALL_table_say_the_same():
+    tests = {test["id"]: test for test in form.vectors_of(sets.load("seamcall"))}
+    for name in sets.load("seamcall").revisions:
+        for state, row in enumerate(exhaustive.seamcall_table(get_revision(name))):
+            (answer,) = (a for a in tests[f"seamcall-{state:03x}"]["answers"] if name in a["revisions"])
+            assert answer["flags"] == [row.clause]
+            assert outcome_text(answer["output"]["outcome"]) == row.outcome
+
+
+def outcome_text(outcome: dict) -> str:
+    """As the table of `seamcall-table` spells it."""
+    match outcome["kind"]:
+        case "fault":
+            code = outcome["error_code"]
+            return outcome["mnemonic"] + ("" if code is None else f"({code})")
+        case "vm_exit":
+            return f"VM exit {outcome['reason']}"
+        case "entered":
+            return f"entered {outcome['target']}"
+        case kind:
+            return {"vmfail_invalid": "VMfailInvalid"}[kind]
+
+
+@pytest.mark.thorough
+def test_the_full_kit_validates_and_keeps_its_bounds():
+    began = time.process_time()
+    whole = kit.kit()
+    assert time.process_time() - began < 180, "seconds of processor time"
+    assert sum(map(len, whole.values())) < 60_000_000
+    for row in json.loads(whole["index.json"])["sets"]:
+        if row["schema"] is not None:
+            check(json.loads(whole[row["schema"]]), json.loads(whole[row["file"]]))

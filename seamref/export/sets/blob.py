@@ -57,6 +57,8 @@ def _cases() -> Iterator[Case]:
                                               f"changed", _changed(good, where, good[where] ^ 1))
         for at in (20, 21, 24, 100, 2000, PAGE - 1):
             yield _case(f"{name}-reserved-{at}", f"byte {at} of the header is 1", _changed(good, at, good[at] ^ 1))
+        if version == V1:
+            yield _case("v1-padding", "a byte behind the sigstruct is 1", _changed(good, PAGE + 3000, 1))
         for value in (0, 0x100, 0x101, 0x200, 0x201, 0x1FF, 0x300, 0xFFFF):
             yield _case(f"{name}-version-{value:x}", f"version = 0x{value:X}", _poked(good, version, version=value))
     yield from _offsets()

@@ -55,7 +55,7 @@ REGISTERS = (
     "cs_selector",
     "ds_selector",
 )
-IMAGE_SIZE = 0x1000
+IMAGE_SIZE = 0x11A00
 """Bytes of the P-SEAMLDR image in the test module: ENTERACCS does not look at it."""
 
 
@@ -461,5 +461,5 @@ SET = VectorSet(
     _cases,
     _answer,
     _common,
-    small=1,
+    small=2,
 )

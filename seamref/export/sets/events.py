@@ -219,5 +219,5 @@ SET = VectorSet(
     revisions("events-blocked", "nmi-blocked-after-td"),
     _cases,
     _answer,
-    small=2,
+    small=8,
 )

@@ -261,5 +261,5 @@ SET = VectorSet(
     _cases,
     _answer,
     _common,
-    small=2,
+    small=8,
 )

@@ -113,5 +113,5 @@ SET = VectorSet(
     (Item("modulus", Octets(SIZE), "n"), Item("exponent", Hex(32), "e"), Item("signature", Octets(SIZE), "s"),
      Item("message", Octets(), "what was signed")),
     (Item("verifies", Flag(), "whether the signature is good"),),
-    {"P-SEAMLDR": "as the loader's library does", "RFC8017": "as section 8.2.2 says"}, _cases, _answer, small=24,
+    {"P-SEAMLDR": "as the loader's library does", "RFC8017": "as section 8.2.2 says"}, _cases, _answer, small=10,
 )

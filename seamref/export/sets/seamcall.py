@@ -111,5 +111,5 @@ SET = VectorSet(
     _cases,
     _answer,
     _common,
-    small=4,
+    small=12,
 )

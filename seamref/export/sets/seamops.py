@@ -333,5 +333,5 @@ SET = VectorSet(
     _cases,
     _answer,
     _common,
-    small=3,
+    small=16,
 )

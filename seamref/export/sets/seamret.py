@@ -188,5 +188,5 @@ SET = VectorSet(
     _cases,
     _answer,
     _common,
-    small=3,
+    small=6,
 )

@@ -176,5 +176,5 @@ SET = VectorSet(
           "SUCCESS: INSTALL goes on"), Item("rax", Hex(), "the status as RAX has it")),
     {"1.5": "P-SEAMLDR 1.5", "1.0": "P-SEAMLDR 1.0: reads its own layout, knows fewer "
                                     "demands"}, _cases, _answer, _common,
-    small=2,
+    small=4,
 )

@@ -263,5 +263,5 @@ SET = VectorSet(
      Item("lp_initialized", ListOf(Flag()), "CPUs that count as initialised"),
      Item("prints", ListOf(Text()), "first lines of what was printed")),
     {name: f"version {name} of the series" if name != "merged" else "the merged kernel" for name in SERIES},
-    _cases, _answer, small=4,
+    _cases, _answer, small=2,
 )
