@@ -16,7 +16,7 @@ from built import BuiltBook
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "book" / "_ext"))
-import seambook  # noqa: E402
+import written  # noqa: E402
 
 # Attributes whose address a browser fetches by itself; href of <a> is a place the reader may choose to go to.
 LOADING = {
@@ -155,9 +155,9 @@ def test_no_heading_skips_a_level(built_book: BuiltBook) -> None:
 
 
 def test_a_heading_that_skips_a_level_is_noticed_and_levelled() -> None:
-    written = "<h1>a</h1><h3 id='b'>b</h3><h4>c</h4><h3>d</h3><h2>e</h2><h3>f</h3>"
-    assert skipped(f'<article class="bd-article">{written}</article>') == ["b"]
-    assert seambook.levelled(written) == (
+    body = "<h1>a</h1><h3 id='b'>b</h3><h4>c</h4><h3>d</h3><h2>e</h2><h3>f</h3>"
+    assert skipped(f'<article class="bd-article">{body}</article>') == ["b"]
+    assert written.levelled(body) == (
         "<h1>a</h1><h2 id='b'>b</h2><h3>c</h3><h2>d</h2><h2>e</h2><h3>f</h3>")
 
 
