@@ -91,6 +91,9 @@ class Answers:
 def compute(folder: Path, keys: list[str]) -> None:
     """Run every setting of some explorers; a file appears when it is whole."""
     sys.path.insert(0, str(ROOT))
+    # Taken first: what changes while this runs must not pass for what ran.
+    digests = {path: file_digest(path) for path in (
+        file.relative_to(ROOT).as_posix() for file in sorted((ROOT / "seamref").rglob("*.py")))}
     from seamref.show.precomputed import explorer_named, turns_of
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +101,7 @@ def compute(folder: Path, keys: list[str]) -> None:
         turns = turns_of(explorer_named(key))
         files = {Path(str(module.__file__)) for name, module in sys.modules.items()
                  if name.partition(".")[0] == "seamref" and getattr(module, "__file__", None)}
-        modules = {path: file_digest(path) for path in sorted(file.relative_to(ROOT).as_posix() for file in files)}
+        modules = {path: digests.get(path, "") for path in sorted(file.relative_to(ROOT).as_posix() for file in files)}
         name = sha256(json.dumps(modules).encode()).hexdigest()[:16]
         part = folder / f"{key}-{name}.{os.getpid()}.part"
         part.write_text(json.dumps({"modules": modules, "turns": asdict(turns)}), encoding="utf-8")
