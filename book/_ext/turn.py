@@ -115,9 +115,12 @@ def write_turns(app: Any, pagename: str, templatename: str, context: dict[str, A
     body = context.get("body") or ""
     if doctree is None or app.builder.format != "html" or not EXPLORER.search(body):
         return
-    from seambook import Writer
+    from seambook import known
+    from written import Writer
 
     from seamref.show.precomputed import EXPLORERS, script
+
+    dress = Writer(pagename, app.builder.get_relative_uri, known()).run
 
     def mark(found: re.Match[str]) -> str:
         key = unescape(found.group(1))
@@ -126,7 +129,7 @@ def write_turns(app: Any, pagename: str, templatename: str, context: dict[str, A
         name = f"{pagename.replace('/', '-')}-{key}.js"
         path = Path(app.outdir) / FOLDER / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(script(app.seam_answers.of(key), Writer(app, pagename).run), encoding="utf-8")
+        path.write_text(script(app.seam_answers.of(key), dress), encoding="utf-8")
         return f'{found.group(0)} data-turns="{"../" * pagename.count("/")}{FOLDER}/{name}"'
 
     context["body"] = EXPLORER.sub(mark, body)
