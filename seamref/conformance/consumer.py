@@ -27,8 +27,8 @@ LINE_LIMIT = 1 << 20
 """Bytes of one answer."""
 TAIL = 2048
 """Bytes of standard error that are kept: the last ones."""
-GRACE_S = 2.0
-"""Seconds in which a program must end once its input has."""
+GRACE_S = 5.0
+"""Seconds in which a program that closed its output must have ended."""
 
 
 class Kind(Enum):
@@ -69,7 +69,7 @@ class Consumer:
     """A program under test.  :meth:`ask` asks it one thing; after a Trouble it must be started again.
 
     ``command``  the program and its arguments; no shell is involved
-    ``timeout``  seconds for one answer, the program's start included
+    ``timeout``  seconds for one answer, the start included, and for the end behind the end of input
     ``limit``    bytes of one line
     """
 
@@ -203,9 +203,9 @@ class Consumer:
             return self._trouble(Kind.TOO_MUCH, "a line behind the last answer")
         self._in.put(None)
         try:
-            code = self.process.wait(GRACE_S)
+            code = self.process.wait(self.timeout)
         except subprocess.TimeoutExpired:
-            return self._trouble(Kind.NO_END, f"not within {GRACE_S:g} s behind the end of its input")
+            return self._trouble(Kind.NO_END, f"not within {self.timeout:g} s behind the end of its input")
         self._close()
         return self._trouble(Kind.DIED, f"{ended_in_words(code)} behind the end of its input") if code else None
 

@@ -171,7 +171,7 @@ def test_sessions_of_an_exported_kit_are_the_same_tests(tmp_path: Path, capsys: 
 
 
 @pytest.mark.parametrize(("does", "kind", "detail"), [
-    ("time.sleep(60)", Kind.HANGS, "none within 0.7 s"),
+    ("time.sleep(60)", Kind.HANGS, "none within 4 s"),
     ("print('{', end='', flush=True); time.sleep(60)", Kind.HANGS, "1 bytes without an end of line"),
     ("sys.exit(3)", Kind.DIED, "exit status 3"),
     ("os.kill(os.getpid(), signal.SIGSEGV)", Kind.DIED, "signal 11 (SIGSEGV)"),
@@ -192,12 +192,12 @@ def test_sessions_of_an_exported_kit_are_the_same_tests(tmp_path: Path, capsys: 
 ])
 def test_what_goes_wrong_is_named_and_the_run_goes_on(tmp_path: Path, does: str, kind: Kind, detail: str) -> None:
     began = time.monotonic()
-    report = consume(document(), program(tmp_path, ONCE.format(does)), timeout=0.7 if kind is Kind.HANGS else 5)
+    report = consume(document(), program(tmp_path, ONCE.format(does)), timeout=4 if kind is Kind.HANGS else 30)
     assert [one.id for one in report.troubled] == [document()["tests"][2]["id"]]
     trouble = report.troubled[0].trouble
     assert trouble.kind is kind and detail in trouble.detail, trouble
     assert report.agreed == report.tests - 1 and report.not_asked == 0 and report.code == 1
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 60
 
 
 def test_a_second_line_for_one_request_is_named(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_a_program_that_does_not_end_with_its_input_is_ended_and_named(tmp_path:
     command = program(tmp_path, RIGHT)
     with (tmp_path / "consumer.py").open("a") as file:
         file.write("time.sleep(60)\n")
-    report = consume(document(), command)
+    report = consume(document(), command, timeout=6)
     assert report.agreed == report.tests and report.ended is not None and report.ended.kind is Kind.NO_END
     assert report.code == 1
 
@@ -248,7 +248,7 @@ def test_what_the_consumer_started_is_ended_with_it(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     body = "import subprocess\nchild = subprocess.Popen(['sleep', '60'])\n" \
            f"open({str(pid)!r}, 'w').write(str(child.pid))\ntime.sleep(60)"
-    consume(document(), program(tmp_path, body), timeout=2, restarts=0)
+    consume(document(), program(tmp_path, body), timeout=6, restarts=0)
     time.sleep(0.2)
     state = Path(f"/proc/{pid.read_text()}/stat")
     assert not state.exists() or state.read_text().split()[2] == "Z"
