@@ -11,7 +11,7 @@ from typing import Any
 
 from seamref import bootchain, mint
 from seamref.arch.memory import Agent
-from seamref.arch.msr import SEAMRR_BASE, SEAMRR_MASK
+from seamref.arch.msr import MSRS, SEAMRR_BASE, SEAMRR_MASK
 from seamref.arch.outcome import Entered, Left, Shutdown
 from seamref.arch.pconfig import PconfigStatus
 from seamref.arch.platform import Platform, PlatformConfig, SeamdbEntry, Topology
@@ -82,6 +82,13 @@ def _image_of(value: Any, path: str) -> bytes:
     return bytes(out)
 
 
+def _modelled(address: int, path: str) -> int:
+    """An MSR that this machine has; of any other it is said that it has not."""
+    if address not in MSRS:
+        raise FormatError(path, f"MSR 0x{address:X} is not modelled here")
+    return address
+
+
 def _check_expect(step: dict[str, Any], path: str) -> None:
     expect = any_mapping(step["expect"], path)
     if "fatal" in expect:
@@ -120,7 +127,7 @@ def check_step(step: Any, path: str, lps: int, packages: int, *, in_prefix: bool
         case "msr_xor":
             mapping(step, path, {"op", "lp", "msr", "mask"}, times)
             integer(step["lp"], f"{path}.lp", 0, lps - 1)
-            integer(step["msr"], f"{path}.msr", 0, (1 << 32) - 1)
+            _modelled(integer(step["msr"], f"{path}.msr", 0, (1 << 32) - 1), f"{path}.msr")
             integer(step["mask"], f"{path}.mask")
         case "hold":
             mapping(step, path, {"op", "what", "index", "value"}, times)
@@ -173,7 +180,8 @@ class Recorded:
     def __init__(self, document: dict[str, Any]) -> None:
         given = mapping(document["platform"], "platform", PLATFORM_KEYS)
         self.cmrs = tuple(_pair(v, at) for at, v in elements(given["cmrs"], "platform.cmrs", 1, 32))
-        self.msrs = {hex_key(name, f"platform.msrs.{name}"): integer(value, f"platform.msrs.{name}")
+        self.msrs = {_modelled(hex_key(name, f"platform.msrs.{name}"), f"platform.msrs.{name}"):
+                     integer(value, f"platform.msrs.{name}")
                      for name, value in any_mapping(given["msrs"], "platform.msrs").items()}
         for address in (SEAMRR_BASE, SEAMRR_MASK):  # the boot programs these two
             self.msrs.pop(address, None)

@@ -33,3 +33,14 @@ def test_prefix__a_processor_that_the_case_has_not_is_named_by_its_path(lp: int,
         assert bad.path.endswith("init2.0.lp") or bad.path.endswith("init2[0].lp"), bad
     else:
         assert not report.malformed
+
+
+def test_msr__one_that_is_not_modelled_is_said_to_be_that() -> None:
+    document = read_document(mutate_vectors.VECTORS / "tdxmodule" / "sample.json.gz")
+    case = next(c for c in document["cases"] if any(s["op"] == "msr_xor" for s in c["steps"]))
+    steps = [{**s, "msr": 0x80FE} if s["op"] == "msr_xor" else s for s in case["steps"]]
+    report = replay_document({**document, "cases": [{**case, "steps": steps}]})
+    assert report.code == 2 and "MSR 0x80FE is not modelled" in report.malformed[0].problem
+    platform = {**document["platform"], "msrs": {"0x80fe": 0}}
+    report = replay_document({**document, "platform": platform, "cases": [case]})
+    assert report.code == 2 and "0x80FE" in report.malformed[0].problem
