@@ -31,7 +31,8 @@ STATIC = Path(__file__).resolve().parent / "static"
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from written import PLACE, Known, Target, Writer  # noqa: E402
+from written import PLACE, Known, Target  # noqa: E402
+from written import Writer as PageWriter  # noqa: E402
 
 GLOSSARY = PLACE + "glossary"
 
@@ -123,10 +124,16 @@ def title_of(app: Sphinx, page: str) -> str:
     return title.astext() if title is not None else page
 
 
+class Writer(PageWriter):
+    """One page of this build on its way out."""
+
+    def __init__(self, app: Sphinx, page: str) -> None:
+        super().__init__(page, app.builder.get_relative_uri, known(), lambda other: title_of(app, other))
+
+
 def write_page(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
     if doctree is not None and context.get("body"):
-        titles = lambda page: title_of(app, page)  # noqa: E731
-        context["body"] = Writer(pagename, app.builder.get_relative_uri, known(), titles).run(context["body"])
+        context["body"] = Writer(app, pagename).run(context["body"])
 
 
 # ---------------------------------------------------------------- the glossary
