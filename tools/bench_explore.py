@@ -82,8 +82,8 @@ def main() -> int:
     from seamref.explore.scenarios import booted
 
     print(f"{'N':>3} {'explorer: states':>17} {'stands for':>12} {'s':>7} {'states/s':>9} {'unreduced':>10} {'s':>7} "
-          f"{'Promela: states':>16} {'s':>7}")
-    counts: dict[str, int] = {}
+          f"{'Promela: states':>16} {'s':>7} {'its own por':>16} {'s':>7}")
+    counts: dict[str, dict[str, int]] = {"without reduction": {}, "partial order": {}}
     for cpus in args.cpus:
         booted(cpus)
         result = explore("update", cpus)
@@ -97,8 +97,12 @@ def main() -> int:
             line += f" {'':10} {'':7}"
         spun = spin(cpus) if cpus in args.spin else None
         if spun is not None:
-            counts[str(cpus)] = spun.states
+            counts["without reduction"][str(cpus)] = spun.states
             line += f" {spun.states:16,} {spun.seconds:7.1f}"
+            own = spin(cpus, reduce=True)
+            assert own is not None
+            counts["partial order"][str(cpus)] = own.states
+            line += f" {own.states:16,} {own.seconds:7.1f}"
         print(line.rstrip(), flush=True)
     if args.store:
         STORED.write_text(json.dumps(counts) + "\n", encoding="utf-8")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import seamref.tdxmodule.program  # noqa: F401  declares the module's leaves
 from seamref.arch.lp import IF
 from seamref.arch.memory import Agent
 from seamref.arch.structures import SEAMEXTEND, SYS_INFO_TABLE

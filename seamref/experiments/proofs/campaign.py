@@ -13,6 +13,7 @@ from xml.sax.saxutils import escape as xml
 from xml.sax.saxutils import quoteattr
 
 from seamref.explore.campaign import SAYS, Outcome, Verdict
+from seamref.explore.faults import FAULTS
 from seamref.explore.scenarios import SCENARIOS
 
 
@@ -35,6 +36,33 @@ def surprise(outcome: Outcome, baseline: Mapping[str, Outcome] | None = None) ->
     if found - declared:
         return f"breaks {', '.join(sorted(found - declared))}, which the scenario does not declare"
     return ""
+
+
+def ordered(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """By scenario and fault as they are declared, then by CPUs: processes finish in no order."""
+    scenarios, faults = list(SCENARIOS), list(FAULTS)
+
+    def place(outcome: Outcome) -> tuple[object, ...]:
+        case = outcome.case
+        known = case.scenario in SCENARIOS
+        return (scenarios.index(case.scenario) if known else len(scenarios), case.cpus, case.revision,
+                [faults.index(name) for name in case.faults if name in FAULTS], case.target)
+
+    return sorted(outcomes, key=place)
+
+
+def cost(outcomes: Iterable[Outcome]) -> dict[str, dict[str, tuple[str, ...]]]:
+    """What each fault breaks that the same scenario does not break without it: by fault, by scenario and CPUs."""
+    every = list(outcomes)
+    without = {(o.case.scenario, o.case.cpus): set(o.breaks) for o in every if not o.case.faults}
+    found: dict[str, dict[str, tuple[str, ...]]] = {}
+    for outcome in ordered(every):
+        case = outcome.case
+        if not case.faults or (case.scenario, case.cpus) not in without or not outcome.verdict.is_answer:
+            continue
+        more = tuple(name for name in outcome.breaks if name not in without[case.scenario, case.cpus])
+        found.setdefault("+".join(case.faults), {})[f"{case.scenario}, {case.cpus} CPUs"] = more
+    return found
 
 
 def told(outcome: Outcome) -> str:
@@ -147,4 +175,4 @@ def _clean(text: str) -> str:
     return "".join(char if char >= " " or char in "\t\n" else "?" for char in text)
 
 
-__all__ = ["lines", "matrix", "sums", "surprise", "to_html", "to_junit", "told"]
+__all__ = ["cost", "lines", "matrix", "ordered", "sums", "surprise", "to_html", "to_junit", "told"]
