@@ -38,7 +38,8 @@
 
   async function python(name, key, marks, names) {
     try {
-      return await book.live.call(name, [key, Object.fromEntries(marks.map((mark, i) => [names[i], mark]))]);
+      const html = await book.live.call(name, [key, Object.fromEntries(marks.map((mark, i) => [names[i], mark]))]);
+      return await book.live.call("seambook_kernel:written", [html]);  // with the links of every page
     } catch (error) {  // the last line of a traceback says what is wrong
       const line = String(error.message || error).trim().split("\n").pop();
       throw new Error(line.replace(/^[\w.]*SeamrefError: /, ""));
