@@ -12,7 +12,8 @@ import re
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from hashlib import sha256
 from html import unescape
@@ -22,7 +23,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 STATIC = Path(__file__).resolve().parent / "turning"
 FOLDER = "_static/turns"
-KEPT = 4  # versions of an explorer's answers, for trees that are built by turns
+KEPT = 12  # versions of an explorer's answers, for trees that are built by turns
 EXPLORER = re.compile(r'<div class="seam-explorer" data-explorer="([^"]+)"')
 
 
@@ -98,16 +99,33 @@ def compute(folder: Path, keys: list[str]) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     for key in keys:
-        turns = turns_of(explorer_named(key))
-        files = {Path(str(module.__file__)) for name, module in sys.modules.items()
-                 if name.partition(".")[0] == "seamref" and getattr(module, "__file__", None)}
-        modules = {path: digests.get(path, "") for path in sorted(file.relative_to(ROOT).as_posix() for file in files)}
-        name = sha256(json.dumps(modules).encode()).hexdigest()[:16]
-        part = folder / f"{key}-{name}.{os.getpid()}.part"
-        part.write_text(json.dumps({"modules": modules, "turns": asdict(turns)}), encoding="utf-8")
-        part.replace(folder / f"{key}-{name}.json")
-        for old in sorted(folder.glob(f"{key}-*.json"), key=lambda one: one.stat().st_mtime)[:-KEPT]:
-            old.unlink(missing_ok=True)
+        with one_at_a_time(folder / f"{key}.lock"):
+            if Answers(folder).kept(key) is not None:
+                continue  # another build has done it meanwhile
+            turns = turns_of(explorer_named(key))
+            files = {Path(str(module.__file__)) for name, module in sys.modules.items()
+                     if name.partition(".")[0] == "seamref" and getattr(module, "__file__", None)}
+            names = sorted(file.relative_to(ROOT).as_posix() for file in files)
+            modules = {path: digests.get(path, "") for path in names}
+            name = sha256(json.dumps(modules).encode()).hexdigest()[:16]
+            part = folder / f"{key}-{name}.{os.getpid()}.part"
+            part.write_text(json.dumps({"modules": modules, "turns": asdict(turns)}), encoding="utf-8")
+            part.replace(folder / f"{key}-{name}.json")
+            for old in sorted(folder.glob(f"{key}-*.json"), key=lambda one: one.stat().st_mtime)[:-KEPT]:
+                old.unlink(missing_ok=True)
+
+
+@contextmanager
+def one_at_a_time(lock: Path) -> Iterator[None]:
+    """Builds of the same tree wait for each other rather than do the same work twice; where files have no locks, not."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def write_turns(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
