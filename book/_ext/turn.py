@@ -117,7 +117,7 @@ def compute(folder: Path, keys: list[str]) -> None:
 
 @contextmanager
 def one_at_a_time(lock: Path) -> Iterator[None]:
-    """Builds of the same tree wait for each other rather than do the same work twice; where files have no locks, not."""
+    """Builds wait for each other rather than do the same work twice; not where files have no locks."""
     try:
         import fcntl
     except ImportError:
