@@ -103,7 +103,9 @@ def source_lines(name: str) -> int:
 
 def source_purpose(name: str) -> str:
     said = ast.get_docstring(ast.parse(source_file(name).read_text(encoding="utf-8"))) or ""
-    return said.split("\n\n")[0].replace("\n", " ").replace("``", "`").replace(":mod:", "").replace(":func:", "")
+    words = said.split("\n\n")[0].replace("\n", " ").replace("``", "`").replace(":mod:", "").replace(":func:", "")
+    parts = words.split("`")  # what is not code keeps its asterisks and underscores
+    return "`".join(re.sub(r"([*_{}])", r"\\\1", part) if at % 2 == 0 else part for at, part in enumerate(parts))
 
 
 def entries(content: Any) -> list[tuple[str, str]]:
@@ -152,10 +154,11 @@ class SourceFiles(_Table):
             shown = source_file(name).relative_to(ROOT)
             place = f"{up}source/{shown.with_suffix('').as_posix()}.html"
             label = f"{name}/" if shown.name == "__init__.py" else shown.as_posix()
+            label = f'<code style="white-space:nowrap">{label.removeprefix("seamref/")}</code>'
             self.env.note_dependency(str(ROOT / shown))
-            rows.append(f'| <a href="{place}"><code>{label}</code></a> | {source_lines(name)} | '
+            rows.append(f'| <a href="{place}">{label}</a> | {source_lines(name)} | '
                         f"{source_purpose(name)} {why} |")
-        return ["| file | lines | what it is, and what to look at |", "|---|---|---|", *rows]
+        return ["| in seamref | lines | what it is, and what to look at |", "|---|---|---|", *rows]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
