@@ -53,7 +53,7 @@ class Answers:
     def kept(self, key: str) -> dict[str, Any] | None:
         """What an earlier build left, where it still holds."""
         for file in sorted(self.folder.glob(f"{key}-*.json"), key=lambda one: one.stat().st_mtime, reverse=True):
-            with suppress(OSError, ValueError, KeyError):
+            with suppress(OSError, ValueError, KeyError, TypeError):
                 held = json.loads(file.read_text(encoding="utf-8"))
                 if all(file_digest(path) == digest for path, digest in held["modules"].items()):
                     turns: dict[str, Any] = held["turns"]
