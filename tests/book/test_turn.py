@@ -40,7 +40,8 @@ def test_answers_do_not_hold_when_a_module_has_changed(kept: Path, path: str) ->
     assert turn.Answers(kept.parent).kept("boot") is None
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"modules": {}', '{"modules": {"seamref/none.py": "ab"}, "turns": {}}'])
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", '{"modules": {}', '{"modules": {"seamref/none.py": "ab"}, "turns": {}}'])
 def test_a_file_that_is_broken_or_of_another_tree_is_no_answer(tmp_path: Path, text: str) -> None:
     (tmp_path / "boot-0.json").write_text(text, encoding="utf-8")
     assert turn.Answers(tmp_path).kept("boot") is None
