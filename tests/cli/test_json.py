@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 LINES = {
     "blob": "blob check {blob}",
+    "campaign": "campaign --list --scenarios update",
     "conform": "conform --only 'tables*' {vectors}",
     "consume": "consume --set tdcall --restarts 0 -- {python} -S -c pass",
     "doctor": "doctor {log}",
