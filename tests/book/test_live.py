@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import builtins
+import http.client
 import json
 import os
 import re
 import sys
+import threading
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -18,6 +20,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from sphinx.errors import ExtensionError
 
 import chapters
+import serve
 from built import BuiltBook
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -236,6 +239,44 @@ def test_the_built_book_has_its_python_or_says_why_not(built_book: BuiltBook) ->
     assert f'data-live="live/{folder.name}/"' in page
     told = json.loads(page.partition('id="seam-cells">')[2].partition("</script>")[0])
     assert told["page"] == "book/processor/seamcall" and len(told["cells"]) == len(cells("book/processor/seamcall"))
+
+
+def test_the_server_isolates_pages_and_lets_browsers_keep_what_is_named_after_its_content(tmp_path: Path) -> None:
+    (tmp_path / "_static" / "live" / "ab").mkdir(parents=True)
+    for name in ("index.html", "_static/live/ab/x.wasm", "_static/live/ab/x.mjs"):
+        (tmp_path / name).write_text("x")
+    server = serve.server(tmp_path)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        def get(path: str) -> tuple[int, Any]:
+            connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            answer.read()
+            connection.close()
+            return answer.status, answer.headers
+
+        status, page = get("/index.html")
+        assert status == 200 and page["Cache-Control"] == "no-cache"
+        assert {name: page[name] for name in serve.ISOLATED} == serve.ISOLATED
+        for name, kind in (("x.wasm", "application/wasm"), ("x.mjs", "text/javascript")):
+            status, file = get(f"/_static/live/ab/{name}")
+            assert (status, file["Content-Type"]) == (200, kind) and "immutable" in file["Cache-Control"]
+        status, missing = get("/_static/live/ab/y.wasm")
+        assert status == 404 and missing["Cache-Control"] == "no-cache"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(("arguments", "code", "words"), [
+    (["x"], 2, "a port is a number"), (["70000"], 2, "a port is a number"), (["0", "/nowhere"], 1, "make book"),
+])
+def test_the_server_says_in_a_line_what_is_wrong(
+        arguments: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert serve.main(arguments) == code
+    [line] = capsys.readouterr().err.splitlines()
+    assert words in line
 
 
 def test_the_built_book_stays_small(built_book: BuiltBook) -> None:
