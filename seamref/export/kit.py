@@ -60,6 +60,15 @@ def titles() -> dict[str, str]:
             HEADERS: HEADERS_TITLE}
 
 
+def counts() -> dict[str, int]:
+    """How many tests each set has, rows each table, structures the headers; no test is run."""
+    found = {}
+    for name in sets.NAMES:
+        which = sets.load(name)
+        found[name] = which.count() if isinstance(which, RecordedSet) else sum(1 for _ in which.cases())
+    return {**found, **{held.name: sum(1 for _ in held.rows()) for held in TABLES}, HEADERS: len(layouts())}
+
+
 def kit(only: Sequence[str] = (), *, small: bool = False, prefix: str = headers.PREFIX,
         progress: Callable[[str], None] = lambda what: None) -> dict[str, bytes]:
     """The files of a kit: path with "/" below its folder -> bytes, sorted by path.  ``prefix``: of names in C."""
@@ -386,5 +395,5 @@ def kit_page(document: Mapping[str, Any]) -> str:
         f"`{MANIFEST}` has the hash of every file: `sha256sum -c {MANIFEST}`."])
 
 
-__all__ = ["GENERATOR", "INDEX_SCHEMA", "KIT_FORMAT", "MANIFEST", "document_of", "kit", "kit_page", "manifest",
+__all__ = ["GENERATOR", "INDEX_SCHEMA", "KIT_FORMAT", "MANIFEST", "counts", "document_of", "kit", "kit_page", "manifest",
            "set_names", "set_page", "set_schema", "table", "table_schema", "titles"]

@@ -25,6 +25,7 @@ class RecordedSet:
     ``format``    the format's id
     ``document``  the fields of the document
     ``made``      small or not -> the document, and the clauses that each case is about, by its id
+    ``count``     the number of cases, without running them
     """
 
     name: str
@@ -33,6 +34,7 @@ class RecordedSet:
     format: str
     document: tuple[Item, ...]
     made: Callable[[bool], tuple[dict[str, Any], dict[str, tuple[str, ...]]]]
+    count: Callable[[], int]
 
 
 CLAUSE_ROW: tuple[Item, ...] = (

@@ -382,5 +382,5 @@ SET = RecordedSet(
      "can meet, platforms, ranges, constants and images of many kinds, and the whole state afterwards.",
      "The embedded image is one of ours; nothing observed depends on where in the module it lies.  `python -m seamref "
      "conform` replays the file."),
-    FORMAT, DOCUMENT, document,
+    FORMAT, DOCUMENT, document, lambda: sum(1 for _ in _changes()),
 )

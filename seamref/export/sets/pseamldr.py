@@ -713,5 +713,5 @@ SET = RecordedSet(
      "accept that key.  A case starts with a freshly loaded P-SEAMLDR and an all-zero module range.  `python -m "
      "seamref "
      "conform` replays the file."),
-    FORMAT, DOCUMENT, document,
+    FORMAT, DOCUMENT, document, lambda: sum(1 for _ in _scripts(Book())),
 )
