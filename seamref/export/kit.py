@@ -395,5 +395,5 @@ def kit_page(document: Mapping[str, Any]) -> str:
         f"`{MANIFEST}` has the hash of every file: `sha256sum -c {MANIFEST}`."])
 
 
-__all__ = ["GENERATOR", "INDEX_SCHEMA", "KIT_FORMAT", "MANIFEST", "counts", "document_of", "kit", "kit_page", "manifest",
-           "set_names", "set_page", "set_schema", "table", "table_schema", "titles"]
+__all__ = ["GENERATOR", "INDEX_SCHEMA", "KIT_FORMAT", "MANIFEST", "counts", "document_of", "kit", "kit_page",
+           "manifest", "set_names", "set_page", "set_schema", "table", "table_schema", "titles"]
