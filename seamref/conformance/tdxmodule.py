@@ -207,7 +207,8 @@ class Recorded:
 
     def machine(self, case: dict[str, Any]) -> Machine:
         """A machine behind the case's prefix: a copy of one made once."""
-        version, sockets, lps, prefix = case["module"], case["sockets"], case["lps_per_socket"], case["prefix"]
+        version, prefix = case["module"], case["prefix"]
+        sockets, lps = integer(case["sockets"], ""), integer(case["lps_per_socket"], "")
         found = self._made.get((version, sockets, lps, prefix))
         if found is None:
             if prefix is None:
@@ -215,7 +216,7 @@ class Recorded:
             else:
                 found = self.machine({**case, "prefix": None})
                 for index, step in enumerate(self.prefixes[prefix]):
-                    for _ in range(step.get("times", 1)):
+                    for _ in range(integer(step.get("times", 1), "")):
                         rax = found.act(step)
                         if rax:
                             raise _Prefix(prefix, index, rax)
@@ -263,22 +264,23 @@ class Machine:
             case "poke":
                 self.platform.store(Agent.HOST, integer(step["pa"], ""), bytes.fromhex(step["data"]))
             case "msr_xor":
-                flip = (self._lp(step["lp"]), integer(step["msr"], ""), integer(step["mask"], ""))
+                flip = (self._lp(integer(step["lp"], "")), integer(step["msr"], ""), integer(step["mask"], ""))
                 if flip[1] in VMX_CONTROLS:
                     self.flipped.append(flip)
                 else:
                     self._flip(flip)
             case "hold":
                 if step["what"] == "busy":
-                    self.look.local(step["index"]).set("busy", integer(step["value"], ""))
+                    self.look.local(integer(step["index"], "")).set("busy", integer(step["value"], ""))
                 else:
-                    self.look.glob.set(HELD[step["what"]].format(step["index"]), integer(step["value"], ""))
+                    place = HELD[step["what"]].format(integer(step["index"], ""))
+                    self.look.glob.set(place, integer(step["value"], ""))
             case "pamt_lock":
                 self._pamt(integer(step["pa"], "")).set("lock", integer(step["value"], ""))
             case "table":
-                self.look.dram.write(self.look.table.base + step["offset"], bytes.fromhex(step["data"]))
+                self.look.dram.write(self.look.table.base + integer(step["offset"], ""), bytes.fromhex(step["data"]))
             case "handoff_write":
-                self.look.dram.write(self.look.data + step["offset"], bytes.fromhex(step["data"]))
+                self.look.dram.write(self.look.data + integer(step["offset"], ""), bytes.fromhex(step["data"]))
             case "replace":
                 self._replace()
         return 0
@@ -292,12 +294,12 @@ class Machine:
             platform.inject("rdseed", *NO_ENTROPY)
         if "key_table" in answers:
             platform.inject("key_table", int(KEY_TABLE[answers["key_table"]]))
-        lp_id, registers = self._lp(step["lp"]), {**dict.fromkeys(INPUTS, 0), **given}
+        lp_id, registers = self._lp(integer(step["lp"], "")), {**dict.fromkeys(INPUTS, 0), **given}
         ended = self._run(lp_id, registers) if self.flipped else call(platform, lp_id, **registers)
         platform.injected.clear()
         if not isinstance(ended, Left):
             return "fatal" if isinstance(ended, Shutdown) else str(ended)
-        return platform.peek_lp(self._lp(step["lp"])).rax
+        return platform.peek_lp(self._lp(integer(step["lp"], ""))).rax
 
     def _flip(self, flip: tuple[int, int, int]) -> None:
         lp = self.platform.lp(flip[0])
@@ -412,7 +414,7 @@ def _step(machine: Machine, step: dict[str, Any], id: str, index: int) -> list[D
         return [] if rax == "fatal" else [Difference(id, index, "rax", rax, "fatal")]
     if isinstance(rax, str):
         return [Difference(id, index, "rax", rax, integer(expect["rax"], ""))]
-    lp, glob = machine.platform.peek_lp(machine.platform.lps[step["lp"]]), machine.look.glob
+    lp, glob = machine.platform.peek_lp(machine.platform.lps[integer(step["lp"], "")]), machine.look.glob
     found = [("rax", rax, expect["rax"]), *((f"regs.{n}", getattr(lp, n), v) for n, v in expect["regs"].items()),
              *((f"state.{n}", glob.num(n), v) for n, v in expect["state"].items())]
     return [Difference(id, index, name, ours, integer(want, "")) for name, ours, want in found
