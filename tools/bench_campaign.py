@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-SCENARIOS = ("info-callers", "uefi-together", "loader-reload-any-order", "update-bad-signature", "update")
+SCENARIOS = ("info-callers", "uefi-together", "loader-reload-any-order", "update-bad-signature")
 
 
 def benchmarks() -> Iterator[object]:

@@ -175,7 +175,7 @@ def _python_files() -> Iterator[tuple[str, bytes]]:
     for path in sorted((ROOT / "seamref").rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts:
             yield path.relative_to(ROOT).as_posix(), path.read_bytes()
-    for path in sorted((ROOT / "book").rglob("*.json")):
+    for path in sorted((ROOT / "book").rglob("*.json*")):
         if not any(part.startswith((".", "_")) for part in path.relative_to(ROOT).parts):
             yield path.relative_to(ROOT).as_posix(), path.read_bytes()
     yield "seambook_kernel.py", (OWN / "kernel.py").read_bytes()

@@ -13,7 +13,7 @@ from seamref.commands._rooms import import_clauses
 from seamref.spec import address, cited
 
 BOOK = Path(__file__).parents[2] / "book"
-PARTS = ("foundations", "processor", "boot", "loader", "module", "host")
+PARTS = ("foundations", "processor", "boot", "loader", "module", "host", "proofs")
 CHAPTERS = sorted(path for part in PARTS for path in (BOOK / part).glob("*.ipynb"))
 NO_HEADING = {"The question first", "The clause", "What goes wrong", "Introduction", "The machinery", "The table"}
 """Headings that say nothing of what stands under them."""

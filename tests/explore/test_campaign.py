@@ -279,3 +279,28 @@ def test_campaign__lists_cases_and_runs_none(capsys: pytest.CaptureFixture[str])
     assert cli.main(["campaign", "--scenarios", "update", "--cpus", "2,3", "--list"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "update/silicon/no fault/everywhere/2", "update/silicon/no fault/everywhere/3"]
+
+
+def test_report__in_the_order_of_declarations_and_what_a_fault_costs() -> None:
+    found = [
+        Outcome(Case("info-callers", faults=("mc",)), Verdict.BREAKS, (("no-deadlock", 1, "x"),)),
+        Outcome(Case("info-callers"), Verdict.HOLDS), Outcome(Case("update"), Verdict.HOLDS),
+        Outcome(Case("update-without-lock", faults=("smi",)), Verdict.BREAKS, (("session-ends", 1, "x"),)),
+        Outcome(Case("update-without-lock"), Verdict.BREAKS, (("session-ends", 1, "x"),)),
+        Outcome(Case("update", faults=("nmi",)), Verdict.TIMEOUT),
+    ]
+    assert [o.case.scenario for o in told.ordered(found)] == [
+        "update", "update", "update-without-lock", "update-without-lock", "info-callers", "info-callers"]
+    assert told.cost(found) == {
+        "mc": {"info-callers, 2 CPUs": ("no-deadlock",)}, "smi": {"update-without-lock, 2 CPUs": ()},
+    }
+
+
+def test_pictures__say_every_verdict_in_words_too() -> None:
+    from seamref.show.campaign import campaign_picture, campaign_table, sizes_picture
+
+    picture = campaign_picture(FOUND, 2)
+    assert "update: no fault holds; mc breaks no-deadlock; seamdb-full vacuous" in repr(picture)
+    assert ">B</text>" in picture._repr_html_()
+    assert list(campaign_table(FOUND).frame.CPUs) == [2, 2, 2, 3, 4, 2]
+    assert "update: none 816, both 201" in repr(sizes_picture({"update": {"none": 816, "both": 201}}))
