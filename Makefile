@@ -41,8 +41,7 @@ book: $(READY)
 	@$(BIN)/jupyter-book build . -W --keep-going -q || { rm -rf _build; exit 1; }
 	@echo "The book is rendered. Open file://$(abspath $(BOOK)), or say make serve to run its cells"
 
-pdf: $(READY)
-	@test -f $(BOOK) || $(MAKE) book
+pdf: book
 	@$(BIN)/python tools/pdf.py
 
 serve: $(READY)
