@@ -21,10 +21,13 @@ from seamref.host.image import (
     build,
     check_image,
     checksum,
+    format_of,
     format_problems,
 )
 
 SIGSTRUCT, MODULE = bytes(2048), bytes(2 * PAGE)
+CHECKSUM = TDX_BLOB_V1.span("checksum")
+assert TDX_BLOB_V2.span("checksum") == CHECKSUM
 RULES = "the rules of the format"
 LAYOUTS = {V1: TDX_BLOB_V1, V2: TDX_BLOB_V2}
 
@@ -33,9 +36,9 @@ def _case(id: str, comment: str, data: bytes, *, size: int | None = None, no_mem
           summed: bool = True) -> Case:
     """A file: its first bytes, zeros behind them; ``summed``: its checksum is made right again."""
     file = bytearray(data if size is None else data.ljust(size, b"\0")[:size])
-    if summed and len(file) >= 4:
-        file[2:4] = bytes(2)
-        file[2:4] = (-checksum(bytes(file)) & 0xFFFF).to_bytes(2, "little")
+    if summed and len(file) >= CHECKSUM.stop:
+        file[CHECKSUM] = bytes(2)
+        file[CHECKSUM] = (-checksum(bytes(file)) & 0xFFFF).to_bytes(2, "little")
     return Case(f"blob-{id}", comment, {"size": len(file), "start": bytes(file).rstrip(b"\0").hex(),
                                         "no_memory": no_memory})
 
@@ -131,7 +134,7 @@ def _answer(given: Mapping[str, Any], revision: str) -> Answer:
 
 
 def _prefix(data: bytes) -> str:
-    return "BLOB2" if bytes(data[4:12]) == MAGIC and bytes(data[8:16]) != MAGIC else "BLOB1"
+    return "BLOB2" if format_of(data) == V2 else "BLOB1"
 
 
 _PAGES = Group((
