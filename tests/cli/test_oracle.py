@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from seamref import spec
+from seamref import __version__, spec
 from seamref.__main__ import main
 from seamref.arch.exhaustive import STATES, export, is_reachable
 
@@ -50,7 +50,9 @@ def test_oracle__the_printed_order_differs_where_the_errata_chapter_says(
 
 def test_seamcall_table__json_is_what_the_library_exports(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["seamcall-table", "--json", "--revision", "343754-002"]) == 0
-    assert json.loads(capsys.readouterr().out) == export(["343754-002"])
+    made = json.loads(capsys.readouterr().out)
+    assert made.pop("seamref") == __version__
+    assert made == export(["343754-002"])
 
 
 def test_seamcall_table__diff_and_reachable(capsys: pytest.CaptureFixture[str]) -> None:
