@@ -108,7 +108,8 @@ class PlatformConfig:
     socket; ``cmrs`` convertible memory (base, size); ``seamdb_size`` entries; ``keyid_separate``: addresses that
     differ in KeyID bits are different memory (how the recorded vectors see it) instead of one DRAM;
     ``steady_entropy``: every draw of one size gives the same bytes, so that states do not differ in who drew first;
-    ``stand_ins`` programs that run in place of code that cannot be executed here.
+    ``stand_ins`` programs that run in place of code that cannot be executed here;
+    ``fine_steps``: software in SEAM that can stop inside a leaf does, so that others may act meanwhile.
     """
 
     topology: Topology = field(default_factory=Topology)
@@ -126,6 +127,7 @@ class PlatformConfig:
     seed: int = 0
     steady_entropy: bool = False
     stand_ins: tuple[StandIn, ...] = ()
+    fine_steps: bool = False
 
     def __post_init__(self) -> None:
         if not 36 <= self.maxpa <= 52:

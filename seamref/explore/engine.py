@@ -515,8 +515,9 @@ def search(roots: Sequence[World], names: Sequence[str], **knobs: Any) -> Search
             found.unlike = unlike
             return found
         if found.contradicted is not None:
-            assume = found.contradicted
-        elif found.unlike:
+            assume = found.contradicted  # what else it saw, it saw on a wrong assumption
+            continue
+        if found.unlike:
             unlike = found.unlike
             knobs["symmetry"] = False
         widened.update(more)

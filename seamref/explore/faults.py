@@ -75,19 +75,22 @@ def _update_params(world: World) -> int:
 
 
 def _corrupt(name: str) -> Callable[[World, int], str]:
-    def strike(world: World, actor: int) -> str:
-        at = _update_params(world)
-        if not at:
-            return ""
-        if name != "params":
-            params = SEAMLDR_PARAMS.decode(world.host.read(at, SEAMLDR_PARAMS.size))
-            at = params.sigstruct_paddr if name == "sigstruct" else params.module_pages_pa_list[0]
-            at += 900 if name == "sigstruct" else 0x80
-        byte = world.host.read(at, 1)[0]
-        world.host.platform.store(Agent.DMA, at, bytes((byte ^ 1,)))
-        return f"a device flips a bit of the {name}"
+    return lambda world, actor: flip(world, name)
 
-    return strike
+
+def flip(world: World, name: str) -> str:
+    """A device flips a bit of SEAMLDR_PARAMS ("params"), of the sigstruct or of the first module page; nothing where
+    no update is under way."""
+    at = _update_params(world)
+    if not at:
+        return ""
+    if name != "params":
+        params = SEAMLDR_PARAMS.decode(world.host.read(at, SEAMLDR_PARAMS.size))
+        at = params.sigstruct_paddr if name == "sigstruct" else params.module_pages_pa_list[0]
+        at += 900 if name == "sigstruct" else 0x80
+    byte = world.host.read(at, 1)[0]
+    world.host.platform.store(Agent.DMA, at, bytes((byte ^ 1,)))
+    return f"a device flips a bit of the {name}"
 
 
 def _skip_lock(world: World, actor: int) -> str:

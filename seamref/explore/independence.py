@@ -88,7 +88,7 @@ def _call_step(call: Call, lp: Lp, pc: str, assume: Assume) -> Accesses:
     dies = NOTHING if assume.nobody_dies else _DIES
     if to_seamldr:
         stage = getattr(lp.program_state, "name", "")
-        if stage == "LEAF":
+        if stage == "LEAF" or hasattr(lp.program_state, "phase"):
             return _SEAMLDR_LEAF.get(call.fn, EVERYTHING) | dies
         return union(_SEAMLDR_INSIDE, dies, after if stage == "LEAVE" else NOTHING,
                      touch(adds="entropy") if lp.program_state is None else NOTHING)

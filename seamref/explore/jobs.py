@@ -11,7 +11,7 @@ from seamref.errors import SeamrefError
 from seamref.explore.access import EVERYTHING, NOTHING, Accesses, touch, union
 from seamref.explore.independence import AFTER, JOB_ACCESSES, STEP_ACCESSES
 from seamref.explore.world import GATES, JOBS, World, job
-from seamref.host.abi import Args, Errno, Leaf
+from seamref.host.abi import FIELD_MODULE_HV, Args, Errno, Leaf
 from seamref.host.install import Prepared, prepare, release
 from seamref.host.kernel import Host, kvm_load
 from seamref.host.records import Call, Control, Stub, Task, Wrap
@@ -169,6 +169,32 @@ GATES["uefi.next"] = _walk_gate
 JOB_ACCESSES["uefi.next"] = JOB_ACCESSES["uefi.install"]
 
 
+@job("loader.install")
+def _loader_install(world: World, cpu: int, more: str) -> Task:
+    """SEAMLDR.INSTALL under a new P-SEAMLDR, CPU after CPU; VMX operation is on."""
+    call = Call(Leaf.SEAMLDR_INSTALL, Args(rcx=int(world.setting.data["params"])), Stub.SEAMCALL, Wrap.RAW, retry_on=())
+    return Task("loader.installed", call=call)
+
+
+@local("loader.installed")
+def _loader_installed(host: Host, cpu: int, task: Task) -> Next:
+    """RAX."""
+    assert task.returned is not None
+    rax = task.returned.rax
+    return Next("" if rax == 0 else f"status 0x{rax:X}", None, Errno.OK if rax == 0 else Errno.EIO)
+
+
+def _relaunched(world: World, cpu: int) -> bool:
+    return bool(world.rest.extras[0]) and all(
+        len(world.rest.results[other]) > 1 for other in range(cpu)
+    )
+
+
+GATES["loader.install"] = _relaunched
+AFTER["loader.installed"] = NOTHING
+JOB_ACCESSES["loader.install"] = JOB_ACCESSES["uefi.install"]
+
+
 # --- actors that are not CPUs -------------------------------------------------------------------------------------
 
 
@@ -182,10 +208,15 @@ class Upload:
 
     blob: bytes
     name: str = "upload"
+    behind: int | None = None
+    """Which other upload has to be done before this one begins, by its place among the actors that are not CPUs."""
 
     def enabled(self, world: World, state: Any) -> bool:
         """See above; the end when every worker returned."""
         host = world.host
+        if self.behind is not None and world.rest.extras[self.behind][0] != "done":
+            world.remembered("update")  # what the other one leaves behind when it is done
+            return False
         match state[0]:
             case "validate":
                 return host.state.seamldr_lock is None and host.platform.P_SEAMLDR_MUTEX is None
@@ -285,6 +316,40 @@ def _held(world: World, frozen: int) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Device:
+    """A device that writes host memory on its own, once, at any time: also between two phases of INSTALL.
+
+    ``what``  which of SEAMLDR_PARAMS, sigstruct and module pages; it flips one bit, and back if it has a second step
+    """
+
+    what: str
+    steps: int = 1
+    name: str = "device"
+
+    def enabled(self, world: World, state: Any) -> bool:
+        """While stop_machine has the image in use."""
+        return state < self.steps and world.host.state.update is not None
+
+    def done(self, world: World, state: Any) -> bool:
+        """When there is nothing left to change."""
+        return state >= self.steps or world.host.state.update is None
+
+    def step(self, world: World, state: Any) -> tuple[Any, str]:
+        """One bit."""
+        from seamref.explore.faults import flip
+
+        return state + 1, flip(world, self.what)
+
+    def accesses(self, world: World, state: Any) -> Accesses:
+        """Host memory."""
+        return touch(writes="image")
+
+    def ahead(self, world: World, state: Any, frozen: int) -> Accesses:
+        """The same, until it is done."""
+        return touch(writes="image") if state < self.steps else NOTHING
+
+
+@dataclass(frozen=True, slots=True)
 class GuestRuns:
     """The TD on a CPU runs until it calls its VMM, or until an interrupt comes."""
 
@@ -327,6 +392,7 @@ class NmiCaller:
 
     cpu: int
     name: str = "NMI"
+    leaf: int = int(Leaf.SEAMLDR_INFO)
 
     def enabled(self, world: World, state: Any) -> bool:
         """Once, outside SEAM."""
@@ -340,9 +406,13 @@ class NmiCaller:
     def step(self, world: World, state: Any) -> tuple[Any, str]:
         """The handler on top of what it interrupted."""
         record = world.host.cpu(self.cpu)
-        call = Call(Leaf.SEAMLDR_INFO, Args(rcx=INFO_BUFFERS + 0x1000 * self.cpu), Stub.SEAMCALL, Wrap.PRERR)
+        if self.leaf >> 63:
+            args, wants = Args(rcx=INFO_BUFFERS + 0x1000 * self.cpu), "SEAMLDR_INFO"
+        else:
+            args, wants = Args(rdx=FIELD_MODULE_HV), "a field of the TDX module"
+        call = Call(self.leaf, args, Stub.SEAMCALL, Wrap.PRERR)
         world.host.set_cpu(self.cpu, tasks=(*record.tasks, Task("nmi.info", call=call)))
-        return 1, f"NMI on CPU {self.cpu}: its handler wants SEAMLDR_INFO"
+        return 1, f"NMI on CPU {self.cpu}: its handler wants {wants}"
 
     def accesses(self, world: World, state: Any) -> Accesses:
         """It changes what its CPU does next."""
@@ -355,8 +425,8 @@ class NmiCaller:
 
 @local("nmi.info")
 def _nmi_done(host: Host, cpu: int, task: Task) -> Next:
-    """Whatever INFO answered, the handler returns."""
-    return Next(f"INFO: {task.ret}, IRET", None, task.ret)
+    """Whatever the answer, the handler returns."""
+    return Next(f"the handler is told {task.ret}, IRET", None, task.ret)
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,8 +438,11 @@ class Relaunch:
 
     def enabled(self, world: World, state: Any) -> bool:
         """When no CPU has anything left to do before it."""
+        for number in range(world.cpus):
+            world.read_results(number)
         return state == 0 and all(
-            not cpu.tasks and not world.rest.scripts[n] for n, cpu in enumerate(world.host.state.cpus)
+            not cpu.tasks and all(name.startswith("loader.install") for name in world.rest.scripts[n])
+            for n, cpu in enumerate(world.host.state.cpus)
         )
 
     def done(self, world: World, state: Any) -> bool:

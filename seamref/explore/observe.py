@@ -147,7 +147,7 @@ class Recorder:
             for id, bits in self.cpu.items():
                 if self.number_of(id) == number:
                     mine = sum(bits)
-            if (self.writes | self.last) & ~(mine | STATE | ACKS) or self.reads & ~(mine | _ALL_UPDATE):
+            if (self.writes | self.last) & ~(mine | STATE | ACKS | FAILURES) or self.reads & ~(mine | _ALL_UPDATE):
                 self.writes |= ACKS
                 self.arrived = False
         return Seen(self.reads, self.writes, self.last, ACKS if self.arrived else 0)

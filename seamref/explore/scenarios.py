@@ -18,11 +18,11 @@ from seamref.arch.structures import SYS_INFO_TABLE
 from seamref.arch.vmcs import FIELDS
 from seamref.errors import SeamrefError
 from seamref.explore.faults import FAULTS
-from seamref.explore.jobs import INFO_BUFFERS, GuestRuns, Hotplug, NmiCaller, Relaunch, Upload
+from seamref.explore.jobs import INFO_BUFFERS, Device, GuestRuns, Hotplug, NmiCaller, Relaunch, Upload
 from seamref.explore.probe import loader_data
 from seamref.explore.properties import STANDARD
 from seamref.explore.world import Armed, Extra, Setting, World
-from seamref.host.abi import Errno
+from seamref.host.abi import Errno, Leaf
 from seamref.host.install import prepare
 from seamref.host.kernel import Host, kvm_load
 from seamref.host.series import MERGED, SERIES, Compat, KernelSeries, Lock, Refresh
@@ -38,7 +38,7 @@ OLD, NEW, BACK = "1.5.05", "1.5.06", "1.5.01"
 
 
 @lru_cache(maxsize=64)
-def _cold(cpus: int, keeps_vmcs: bool, module: str | None) -> Platform:
+def _cold(cpus: int, keeps_vmcs: bool, module: str | None, sockets: int = 1) -> Platform:
     """Reset to P-SEAMLDR, and the UEFI loader's installation; entropy that does not tell draws apart."""
     import seamref.tdxmodule.program  # noqa: F401  makes the module's images runnable
     from seamref import bootchain
@@ -46,7 +46,7 @@ def _cold(cpus: int, keeps_vmcs: bool, module: str | None) -> Platform:
     from seamref.host.image import V1
     from seamref.host.machine import blob, config
 
-    made = config(Topology(1, cpus), keeps_vmcs=keeps_vmcs, steady_entropy=True)
+    made = config(Topology(sockets, cpus // sockets), keeps_vmcs=keeps_vmcs, steady_entropy=True)
     platform = bootchain.boot(config=made, vmx=False)
     if module is not None:
         # Another place for the first module than for the ones behind it, so that nothing stale fits by accident.
@@ -64,10 +64,10 @@ PAGES = 4
 
 
 @lru_cache(maxsize=64)
-def _booted(cpus: int, series: KernelSeries, keeps_vmcs: bool, module: str) -> Host:
+def _booted(cpus: int, series: KernelSeries, keeps_vmcs: bool, module: str, sockets: int = 1) -> Host:
     from seamref.host.tdx import tdx_enable
 
-    host = Host(_cold(cpus, keeps_vmcs, module).fork(), series)
+    host = Host(_cold(cpus, keeps_vmcs, module, sockets).fork(), series)
     ret = tdx_enable(host)
     if ret is not Errno.OK:
         raise SeamrefError(f"tdx_enable: {ret}; {host.state.dmesg[-1]}")
@@ -75,9 +75,9 @@ def _booted(cpus: int, series: KernelSeries, keeps_vmcs: bool, module: str) -> H
 
 
 def booted(cpus: int, series: KernelSeries = MERGED, *, keeps_vmcs: bool = True, module: str = OLD,
-           vcpus: bool = True) -> Host:
+           vcpus: bool = True, sockets: int = 1) -> Host:
     """A kernel whose module is up; on every CPU KVM has loaded a vCPU of an ordinary VM (``vcpus``)."""
-    host = _booted(cpus, series, keeps_vmcs, module).fork()
+    host = _booted(cpus, series, keeps_vmcs, module, sockets).fork()
     if vcpus:
         for cpu in range(cpus):
             kvm_load(host, cpu)
@@ -135,10 +135,11 @@ def setting_of(
     pointers = [data_at + P_SEAMLDR_DATA.offset_of("gprs") + 8 * i for i in range(16)]
     saved = [f for f in FIELDS if f.size == 8 and (f.name == "vmcs_link_pointer" or f.name.startswith("guest_"))]
     stale = frozenset(held.base + PAGE + f.offset for f in saved) if held is not None else frozenset()
-    alike: dict[tuple[str, ...], list[int]] = {}
-    for cpu in range(len(host.state.cpus)):
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for cpu, record in enumerate(host.state.cpus):
         if cpu not in special:
-            alike.setdefault((scripts or {}).get(cpu, ()), []).append(cpu)
+            package = platform.config.topology.package_of(record.apicid)
+            alike.setdefault((package, *(scripts or {}).get(cpu, ())), []).append(cpu)
     same = tuple(tuple(group) for group in alike.values() if len(group) > 1)
     return Setting(extras, same, own, tuple(moves), bitmaps, tuple(pointers), stale,
                    ((1, LOCAL_DATA.offset_of("lp_id")),) if lps else (), data)
@@ -465,6 +466,96 @@ _scenario("build-during-update-v10", "v10, which asks a module that can to refus
           why="avoidance: -EBUSY until the build is done; nothing is lost, the user tries again")
 
 
+# --- twice, together, and with whom one does not expect
+
+
+def _twice(cpus: int) -> World:
+    blob = _image(MERGED, NEW)
+    return update_world(cpus, others=(Upload(blob, "second upload", 0),), states=(("validate", None),))
+
+
+_scenario("update-twice", "the module is replaced, and then replaced again", _twice, properties=_UPDATE,
+          why="the second update begins where the first one ended: session, locks, flags and handoff data are as new")
+
+
+def _two_sockets(cpus: int) -> World:
+    if cpus % 2:
+        raise SeamrefError(f"two sockets have an even number of CPUs, not {cpus}")
+    return update_world(cpus, host=booted(cpus, sockets=2))
+
+
+_scenario("update-two-sockets", "the update on two packages, each with state of its own", _two_sockets,
+          properties=_UPDATE, why="nothing in the update is per package: the last processor of both completes it")
+
+
+def _hotplug_two(cpus: int) -> World:
+    last = (cpus - 1, cpus - 2)
+    others = tuple(Hotplug(cpu, ("offline",), f"hotplug of CPU {cpu}") for cpu in last)
+    return update_world(cpus, others=others, states=(0, 0), special=(0, *last))
+
+
+_scenario("hotplug-two", "two CPUs go offline, at any time that hotplug is not held off", _hotplug_two,
+          properties=_UPDATE, cpus=3, expected=("session-ends", "update-succeeds"),
+          why="as with one; with both offline P-SEAMLDR waits for two calls that never come")
+
+
+def _module_caller(cpus: int) -> World:
+    return update_world(cpus, others=(NmiCaller(cpus - 1, leaf=int(Leaf.TDH_SYS_RD)),), states=(0,),
+                        special=(0, cpus - 1))
+
+
+_scenario("module-caller", "an NMI handler on one CPU enters the TDX module, at any time, also inside a session",
+          _module_caller, properties=_UPDATE, expected=("update-succeeds",),
+          why="while the module is blocked the processor refuses; a handler that is in the module when the lead shuts "
+              "it down makes SHUTDOWN answer TDX_SYS_BUSY")
+
+
+def _entropy_retry(cpus: int) -> World:
+    world = update_world(cpus, SERIES["v3"])
+    world.host.platform.inject("rdrand", (0, 0))
+    return world
+
+
+_scenario("entropy-retry", "v3, which tries P-SEAMLDR's call again when there was no entropy, and there was none once",
+          _entropy_retry, properties=_UPDATE, expected=("session-ends", "update-succeeds"),
+          why="the registers of the second attempt are right, the session is not: without entropy the last processor's "
+              "INSTALL ended it, and its second call opens another, for which nobody else will call")
+
+
+_DEVICE = {"params": "SEAMLDR_PARAMS", "sigstruct": "the sigstruct", "module page": "a module page"}
+
+
+def _device(cpus: int, what: str) -> World:
+    world = update_world(cpus, others=(Device(what, 2),), states=(0,))
+    world.host.platform.config = replace(world.host.platform.config, fine_steps=True)
+    return world
+
+
+for _what, _says in _DEVICE.items():
+    _scenario(f"device-{_what.replace(' ', '-')}", f"a device changes {_says} and changes it back, at any time, also "
+              "between two phases of INSTALL", partial(_device, what=_what),
+              properties=(*STANDARD, "old-module-survives"), expected=("old-module-survives",),
+              why="P-SEAMLDR reads everything once and judges its copy: what was changed when it was read is refused, "
+                  "and the old module is gone then; a changed module never runs")
+
+
+def _reload_install(cpus: int) -> World:
+    from seamref.arch.lab import VMXON_REGION
+    from seamref.bootchain import default_acm
+    from seamref.host.image import V1
+    from seamref.host.machine import blob
+    from seamref.host.uefi import build_params
+
+    host = booted(cpus, vcpus=False)
+    params = build_params(host.platform, blob(NEW, version=V1, pages=PAGES))
+    scripts = {cpu: ("loader.shutdown", "loader.install") for cpu in range(1, cpus)}
+    scripts[0] = ("loader.shutdown.last", "loader.install")
+    regions = ((VMXON_REGION, 0x2000), (VMXON_REGION + PAGE, 0x2000))
+    special = range(cpus)  # they install one after the other
+    setting = setting_of(host, (Relaunch(default_acm()),), special, regions, params=params)
+    return World(host, setting, scripts=scripts, extras=(0,))
+
+
 # --- before Linux, and beside it
 
 
@@ -512,5 +603,9 @@ _scenario("loader-reload", "P-SEAMLDR is shut down on every CPU, the boot proces
 _scenario("loader-reload-any-order", "the same, with SHUTDOWN in whatever order the CPUs come",
           partial(_reload, ordered=False), properties=_RELOAD, cpus=3, expected=("callers-succeed", "loader-reloaded"),
           why="the last one is told EBADCALL unless it is the boot processor, and nobody tries again")
+
+_scenario("loader-reload-install", "P-SEAMLDR is replaced by a new one, and that installs a module", _reload_install,
+          properties=(*_RELOAD[:-1], "session-ends", "module-ready", "ready-means-intact"), cpus=2,
+          why="a new P-SEAMLDR knows nothing of the module before it, and loads one on an empty SEAMDB")
 
 __all__ = ["BACK", "NEW", "OLD", "SCENARIOS", "Scenario", "booted", "get_scenario", "setting_of", "update_world"]

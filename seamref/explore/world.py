@@ -276,9 +276,13 @@ class World:
         gate = GATES.get(self.rest.scripts[cpu][0].partition(":")[0])
         if gate is None:
             return True
-        for bits in SAW.cpu.values():
-            SAW.reads |= bits[RESULTS]
+        for number in range(self.cpus):
+            self.read_results(number)
         return gate(self, cpu)
+
+    def read_results(self, number: int) -> None:
+        """Note that what a CPU's jobs returned, and which are left, is looked at."""
+        SAW.reads |= SAW.cpu[self.host.state.cpus[number].apicid][RESULTS]
 
     def enabled(self) -> list[int]:
         """The actors that would get on."""
@@ -316,6 +320,7 @@ class World:
             return task.pc
         state = self.host.platform.peek_lp(self.host.state.cpus[actor].apicid).program_state
         where = getattr(state, "phase", None) or getattr(state, "name", "entry") if task.call.inside else "SEAMCALL"
+        where = getattr(where, "name", where)
         return f"{task.pc} {task.call.fn & 0xFFFF:#x} {where}"
 
     def take(self, choice: int) -> Did:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum
 from hashlib import sha384
+from typing import assert_never
 
 from seamref.arch.msr import SGX_DEBUG_MODE
 from seamref.arch.seamops import SeamopsLeaf, SeamopsStatus
@@ -95,8 +97,11 @@ INSTALL_LP: CheckTable[LpState, Status] = CheckTable("INSTALL.lp", (
 
 @implements("INSTALL.leaf", "count the processor, block the module on the first, VMCLEAR its transfer VMCS; the last "
             "processor installs and ends the session", _SRC, MEASURED)
-def seamldr_install(call: Call, values: SystemValues) -> Status:
-    """INSTALL.leaf.  Input: RCX, SEAMLDR_PARAMS, looked at on the last processor only.  RDX: recoverability."""
+def seamldr_install(call: Call, values: SystemValues) -> Status | Installing:
+    """INSTALL.leaf.  Input: RCX, SEAMLDR_PARAMS, looked at on the last processor only.  RDX: recoverability.
+
+    With ``PlatformConfig.fine_steps`` the last processor stops before each phase; :func:`go_on` goes on.
+    """
     call.give("rdx", Recoverability.RECOVERABLE)
     lpid = get_lpid(call)
     row = INSTALL_LP.decide(LpState(lpid, call.get("lps_in_shutdown"), call), call.build.revision)
@@ -112,8 +117,15 @@ def seamldr_install(call: Call, values: SystemValues) -> Status:
         _clear_transfer_vmcs(call, values, lpid)
     if count < call.sysinfo["tot_num_lps"]:
         return Status.SUCCESS
-    session = Session(call, values)
-    return session.end(session.install())
+    at: Installing | Status = Installing()
+    while isinstance(at, Installing) and not call.platform.config.fine_steps:
+        at = go_on(call, values, at)
+    return at
+
+
+def go_on(call: Call, values: SystemValues, at: Installing) -> Installing | Status:
+    """The next phase of the last processor's INSTALL."""
+    return Session(call, values, at).phase(at)
 
 
 @implements("INSTALL.vmclear", "VMCLEAR SEAMRR.BASE + 4096 + x2APIC id * 4096, once this loader has set up the "
@@ -199,19 +211,46 @@ INSTALL_SEAMDB: CheckTable[int, Status] = CheckTable("INSTALL.seamdb", (
 ), "After the module is complete: identity in SEAMEXTEND, seam_ready = 0 (RDX = 1).")
 
 
+class Phase(Enum):
+    """Phases of the last processor's INSTALL; between two of them a device may change what lies in host memory."""
+
+    PARAMS = "SEAMLDR_PARAMS"
+    SIGSTRUCT = "sigstruct"
+    RANGE = "range"
+    COPY = "pages"
+    HASH = "hash"
+    RELOCATION = "relocation"
+    END = "SEAMEXTEND"
+
+
+@dataclass(frozen=True, slots=True)
+class Installing:
+    """Where the last processor's INSTALL is, and what it keeps on its stack: which phase comes next, SEAMLDR_PARAMS as
+    copied, the memory constants, what RDX would say, the status that the session will end with."""
+
+    phase: Phase = Phase.PARAMS
+    params: bytes = b""
+    plan: MemoryConstants | None = None
+    recoverability: Recoverability = Recoverability.RECOVERABLE
+    status: Status = Status.SUCCESS
+
+    def ends(self, status: Status) -> Installing:
+        """Only the end of the session is left."""
+        return replace(self, phase=Phase.END, status=status)
+
+
 class Session:
     """The last processor's work.  ``recoverable`` is the documents' "rec": what RDX says when this fails."""
 
-    __slots__ = ("call", "plan", "recoverability", "region", "revision", "sigstruct", "values")
+    __slots__ = ("call", "recoverability", "region", "revision", "sigstruct", "values")
 
-    def __init__(self, call: Call, values: SystemValues) -> None:
+    def __init__(self, call: Call, values: SystemValues, at: Installing) -> None:
         self.call = call
         self.values = values
         self.revision = call.build.revision
-        self.recoverability = Recoverability.RECOVERABLE
+        self.recoverability = at.recoverability
         self.region = ModuleRegion(call.port, values.seamrr_base, call.sysinfo["p_seamldr_range_base"])
-        self.sigstruct = b""
-        self.plan: MemoryConstants | None = None
+        self.sigstruct = call.get_bytes("seam_sigstruct_snapshot")
 
     def _did(self, phase: str) -> None:
         if self.call.platform.listeners:
@@ -228,28 +267,62 @@ class Session:
 
     # --- steps A to O
 
-    def install(self) -> Status:
-        """Checks, then the new module in place of the old one; the session is not ended here."""
+    def phase(self, at: Installing) -> Installing | Status:
+        """One phase: how it goes on, or the leaf's status when the session has ended."""
+        match at.phase:
+            case Phase.PARAMS:
+                return self._params(at)
+            case Phase.SIGSTRUCT:
+                return self._manifest(at)
+            case Phase.RANGE:
+                return self._range(at)
+            case Phase.COPY:
+                return self._copy(at)
+            case Phase.HASH:
+                return self._hash(at)
+            case Phase.RELOCATION:
+                return self._relocate(at)
+            case Phase.END:
+                return self.end(at.status)
+            case _ as never:
+                assert_never(never)
+
+    def _params(self, at: Installing) -> Installing:
+        """Steps A and B: RCX and SEAMLDR_PARAMS, copied once."""
         call = self.call
         rcx = call.saved("rcx")
         row = INSTALL_RCX.decide(RcxState(rcx, self.values), self.revision)
         if row is not None:
-            return row.result
-        snapshot = call.get_bytes("seamextend_snapshot")
-        params = ParamsState(
-            call.port.read(rcx, SEAMLDR_PARAMS.size), self.values, SEAMEXTEND.peek(snapshot, "seam_ready")
-        )
-        refused = INSTALL_PARAMS.decide(params, self.revision)
+            return at.ends(row.result)
+        at = replace(at, params=call.port.read(rcx, SEAMLDR_PARAMS.size))
+        refused = INSTALL_PARAMS.decide(self._given(at), self.revision)
         if refused is not None:
-            return refused.result
+            return at.ends(refused.result)
         self._did("INSTALL.params")
-        self.sigstruct = call.port.read(params["sigstruct_pa"], 2048)
+        return replace(at, phase=Phase.SIGSTRUCT)
+
+    def _given(self, at: Installing) -> ParamsState:
+        snapshot = self.call.get_bytes("seamextend_snapshot")
+        return ParamsState(at.params, self.values, SEAMEXTEND.peek(snapshot, "seam_ready"))
+
+    def _manifest(self, at: Installing) -> Installing:
+        """Steps C to E: the sigstruct, copied once into the snapshot."""
+        call = self.call
+        self.sigstruct = call.port.read(self._given(at)["sigstruct_pa"], 2048)
         call.put_bytes("seam_sigstruct_snapshot", self.sigstruct)
-        pages, scenario = params.pages, params["scenario"]
-        manifest = ManifestState(
+        stopped = INSTALL_MANIFEST.decide(self._manifest_state(at), self.revision)
+        if stopped is not None:
+            return at.ends(stopped.result)
+        self._did("INSTALL.manifest")
+        return replace(at, phase=Phase.RANGE)
+
+    def _manifest_state(self, at: Installing) -> ManifestState:
+        call, params = self.call, self._given(at)
+        snapshot = call.get_bytes("seamextend_snapshot")
+        return ManifestState(
             sigstruct=self.sigstruct,
-            scenario=scenario,
-            num_module_pages=len(pages),
+            scenario=params["scenario"],
+            num_module_pages=len(params.pages),
             seam_minor_svn=SEAMEXTEND.peek(snapshot, "tee_tcb_svn.seam_minor_svn"),
             seam_major_svn=SEAMEXTEND.peek(snapshot, "tee_tcb_svn.seam_major_svn"),
             debug_unlocked=bool(call.rdmsr(SGX_DEBUG_MODE) & 2),
@@ -257,22 +330,28 @@ class Session:
             signer_key_hash=call.build.signer_key_hash,
             revision=self.revision,
         )
-        stopped = INSTALL_MANIFEST.decide(manifest, self.revision)
-        if stopped is not None:
-            return stopped.result
-        self._did("INSTALL.manifest")
-        status, plan = self._plan(len(pages), manifest)
+
+    def _range(self, at: Installing) -> Installing:
+        """Steps F to I: where everything goes, the range cleared, page tables."""
+        params = self._given(at)
+        status, plan = self._plan(len(params.pages), self._manifest_state(at))
         if plan is None:
-            return status
-        self.plan = plan
+            return at.ends(status)
         self._did("INSTALL.memory")
-        status = self._clear_range(plan, scenario)
+        status = self._clear_range(plan, params["scenario"])
         if status is not Status.SUCCESS:
-            return status
-        call.put("module_range_initialized", 1)
+            return at.ends(status)
+        self.call.put("module_range_initialized", 1)
         self.recoverability = Recoverability.UNRECOVERABLE
+        at = replace(at, plan=plan, recoverability=self.recoverability)
         self._did("INSTALL.clear")
-        return self._place(plan, pages)
+        fitted, next_table = build_page_tables(self.region, plan, self.revision)
+        self._note("current_pt_physbase", next_table)
+        row = INSTALL_MAP.decide(fitted, self.revision)
+        if row is not None:
+            return at.ends(row.result)
+        self._did("INSTALL.map")
+        return replace(at, phase=Phase.COPY)
 
     @implements("INSTALL.plan", "one RDRAND, then the memory constants", _SRC, MEASURED)
     def _plan(self, num_pages: int, manifest: ManifestState) -> tuple[Status, MemoryConstants | None]:
@@ -334,39 +413,52 @@ class Session:
         region.zero(kept_end, (region.end - kept_end) & (1 << 64) - 1)
         return Status.SUCCESS
 
-    def _place(self, plan: MemoryConstants, pages: list[int]) -> Status:
-        """Steps I to O: page tables, image, hash, relocation, IDT, SYS_INFO_TABLE, VMCSs."""
-        call = self.call
-        fitted, next_table = build_page_tables(self.region, plan, self.revision)
-        self._note("current_pt_physbase", next_table)
-        row = INSTALL_MAP.decide(fitted, self.revision)
-        if row is not None:
-            return row.result
-        self._did("INSTALL.map")
-        at = self.values.seamrr_base + self.values.seamrr_size - call.sysinfo["p_seamldr_range_size"] - CODE_REGION
-        image = bytearray().join(call.port.read(page, PAGE) for page in pages)
-        self.region.write(at, image)
+    @property
+    def code_base(self) -> int:
+        """Where the image goes: below P_SEAMLDR_RANGE, at the end of the module's range."""
+        range_size = self.call.sysinfo["p_seamldr_range_size"]
+        return self.values.seamrr_base + self.values.seamrr_size - range_size - CODE_REGION
+
+    def _copy(self, at: Installing) -> Installing:
+        """Step J: the pages of the image, copied once into SEAM memory."""
+        image = bytearray().join(self.call.port.read(page, PAGE) for page in self._given(at).pages)
+        self.region.write(self.code_base, image)
         self._did("INSTALL.copy")
+        return replace(at, phase=Phase.HASH)
+
+    def _image(self, at: Installing) -> bytes:
+        """The image as it lies in SEAM memory."""
+        return self.region.read(self.code_base, PAGE * len(self._given(at).pages))
+
+    def _hash(self, at: Installing) -> Installing:
+        """Step K: the image in SEAM memory is measured, not the one in the host's."""
         seamhash = self.sigstruct[_SEAMHASH]
-        hashed = INSTALL_HASH.decide(HashState(sha384(image).digest(), seamhash), self.revision)
+        hashed = INSTALL_HASH.decide(HashState(sha384(self._image(at)).digest(), seamhash), self.revision)
         if hashed is not None:
-            return hashed.result
+            return at.ends(hashed.result)
         self._did("INSTALL.hash")
+        return replace(at, phase=Phase.RELOCATION)
+
+    def _relocate(self, at: Installing) -> Installing:
+        """Steps L to O: relocation, IDT, SYS_INFO_TABLE, VMCSs."""
+        plan = at.plan
+        assert plan is not None
         if self.revision != R10:
+            image = bytearray(self._image(at))
             outcome = relocate(image, plan.code_region_linbase)
             refused = INSTALL_RELOCATION.decide(outcome, self.revision)
             if isinstance(outcome, Relocated) and plan.idt_linbase:
                 fix_up_idt(image, plan.idt_linbase - plan.code_region_linbase, plan.fault_wrapper_linbase or 0)
-            self.region.write(at, image)
+            self.region.write(self.code_base, image)
             if isinstance(outcome, ElfFatal):
                 raise Ud2(f"#DE relocating: sh_entsize at 0x{outcome.at:X} was overwritten with 0")
             if refused is not None:
-                return refused.result
+                return at.ends(refused.result)
             self._did("INSTALL.relocation")
         self._fill_sys_info(plan)
-        set_up_vmcss(self.region, plan, self._field("rip_offset"), call.rdmsr, self.revision)
+        set_up_vmcss(self.region, plan, self._field("rip_offset"), self.call.rdmsr, self.revision)
         self._did("INSTALL.vmcs")
-        return Status.SUCCESS
+        return at.ends(Status.SUCCESS)
 
     @implements("INSTALL.sys_info", "SYS_INFO_TABLE: MCHECK's half copied, regions and page counts; the handoff "
                 "fields come only after SEAMDB took the module", _SRC, MEASURED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -16,10 +17,10 @@ from seamref.pseamldr.api import COMPONENT, Leaf, Status, get_leaf
 from seamref.pseamldr.build import BUILD_OFFSET, P_SEAMLDR_BUILD, R10, Build, decode_build
 from seamref.pseamldr.data import Call
 from seamref.pseamldr.info import seamldr_info
-from seamref.pseamldr.install import seamldr_install
+from seamref.pseamldr.install import Installing, go_on, seamldr_install
 from seamref.pseamldr.seaminfo import seamldr_seaminfo
 from seamref.pseamldr.shutdown import seamldr_shutdown
-from seamref.pseamldr.sysvalues import get_system_values
+from seamref.pseamldr.sysvalues import SystemValues, get_system_values
 from seamref.spec import MEASURED, Check, CheckTable, implements
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ DISPATCH_LEAF: CheckTable[int, Status] = CheckTable("DISPATCH.leaf", (
           Status.EBADPARAM, _SRC, MEASURED),
 ), "RAX, all 64 bits.")
 
-_LEAVES = {
+_LEAVES: dict[Leaf, Callable[[Call, SystemValues], Status | Installing]] = {
     Leaf.INFO: seamldr_info,
     Leaf.INSTALL: seamldr_install,
     Leaf.SHUTDOWN: seamldr_shutdown,
@@ -134,10 +135,20 @@ def dispatch(call: Call) -> Leaf | None:
     unknown = DISPATCH_LEAF.decide(rax, call.build.revision)
     if unknown is not None:
         call.give("rax", unknown.result)
+        call.lp.program_state = Stage.EXIT
         return None
     leaf = Leaf(rax)
-    call.give("rax", _LEAVES[leaf](call, values))
+    _go_on(call, _LEAVES[leaf](call, values))
     return leaf
+
+
+def _go_on(call: Call, outcome: Status | Installing) -> None:
+    """A leaf that is done has a status; INSTALL may have phases to go."""
+    if isinstance(outcome, Installing):
+        call.lp.program_state = outcome
+    else:
+        call.give("rax", outcome)
+        call.lp.program_state = Stage.EXIT
 
 
 @implements("DISPATCH.exit", "RIP past SEAMCALL; STI and MOV-SS blocking cleared; BS of the pending debug exceptions "
@@ -159,15 +170,17 @@ def leave(call: Call) -> None:
 def advance(platform: Platform, lp: Lp, build: Build) -> StepOutcome:
     """One step of P-SEAMLDR from ``lp.program_state``: entry, leaf, exit, SEAMRET."""
     call = Call(platform, lp, build)
-    stage: Stage | None = lp.program_state
+    stage: Stage | Installing | None = lp.program_state
     match stage:
         case None:
             lp.program_state = enter(call)
             did = "entry"
         case Stage.LEAF:
             leaf = dispatch(call)
-            lp.program_state = Stage.EXIT
             did = "unknown leaf" if leaf is None else f"SEAMLDR.{leaf.name}"
+        case Installing():
+            _go_on(call, go_on(call, get_system_values(call), stage))
+            did = f"SEAMLDR.INSTALL, {stage.phase.value}"
         case Stage.EXIT:
             leave(call)
             lp.program_state = Stage.LEAVE
