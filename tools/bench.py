@@ -4,6 +4,8 @@ Benchmarks are modules ``tools/bench_*.py`` with a function ``benchmarks()`` tha
 line of text.  Nothing here is a test: a slow machine gives other figures, the ratios are what carries over.
 
     python tools/bench.py [NAME ...] [--json FILE]
+
+Two checkouts are measured side by side by ``tools/beside.py``.
 """
 
 from __future__ import annotations

@@ -24,14 +24,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
     parser.add_argument("scenario", nargs="?", help="which one (none: list scenarios, properties and faults)")
     parser.add_argument("--cpus", type=int, metavar="N", help="how many CPUs")
-    parser.add_argument("--fault", action="append", default=[], metavar="KIND", help="a fault, at any step of any CPU")
+    parser.add_argument("--fault", action="append", default=[], metavar="KIND",
+                        help="a fault, at any step of any CPU (given twice: two faults in one run)")
     parser.add_argument("--property", action="append", metavar="NAME", help="check this one only (may be repeated)")
     parser.add_argument("--no-symmetry", action="store_true", help="tell interchangeable CPUs apart")
     parser.add_argument("--no-por", action="store_true", help="take independent steps in every order")
     parser.add_argument("--no-memo", action="store_true", help="compute hashes and signatures each time")
     parser.add_argument("--all", action="store_true", help="do not stop at the first counterexample")
+    parser.add_argument("--shortest", action="store_true",
+                        help="prove that no interleaving breaks it in fewer steps (a search without partial order)")
     parser.add_argument("--whole", action="store_true", help="print every step of a counterexample")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N",
+                        help="processes that share the placements of faults; without faults there is one")
     parser.add_argument("--max-states", type=int, default=None, metavar="N", help="stop when so many are stored")
     parser.add_argument("--max-memory", type=int, default=None, metavar="MIB", help="stop when so much is in use")
 
@@ -62,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     args.property = args.property and [pick(name, PROPERTIES, "property") for name in args.property]
     result = explore(
         args.scenario, args.cpus, faults=args.fault, properties=args.property, symmetry=not args.no_symmetry,
-        por=not args.no_por, memo=not args.no_memo, stop_first=not args.all, jobs=args.jobs,
+        por=not args.no_por, memo=not args.no_memo, shortest=args.shortest, stop_first=not args.all, jobs=args.jobs,
         max_states=args.max_states or MAX_STATES, max_memory=args.max_memory or MAX_MEMORY,
         progress=to_stderr if sys.stderr.isatty() else None,
     )
@@ -72,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         print_json("exploration", {
             **{name: getattr(result, name) for name in (
                 "scenario", "cpus", "roots", "states", "worlds", "transitions", "depth", "ends", "complete", "why",
-                "seconds", "reductions", "holds", "verdict")},
+                "seconds", "reductions", "holds", "verdict", "widened", "notes")},
             "outcomes": dict(result.outcomes),
             "broken": [{"property": b.broken, "wrong": b.wrong, "began": b.began, "shortest": b.shortest,
                         "schedule": b.schedule,

@@ -326,7 +326,7 @@ class Search:
         actor = choice % STRIKE
         notes, checked = SAW.noted(), SAW.looked()
         own = sum(SAW.cpu[world.host.state.cpus[actor].apicid]) if actor < world.cpus else 0
-        if wrong or choice >= STRIKE or checked & (seen.writes | seen.adds) & ~own or _mode(world, actor) != _mode(
+        if wrong or checked & (seen.writes | seen.adds) & ~own or _mode(world, actor) != _mode(
                 child, actor):
             looked |= checked & ~notes
         if looked | notes:

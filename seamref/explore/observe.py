@@ -5,7 +5,7 @@ to anything that another actor could touch is noted where it happens: fields of 
 under way, of each CPU's record; registers and MSRs of a processor; SEAMEXTEND, SEAMDB, the mutex, entropy; every byte
 of physical memory.  A write counts whether it changes the value or not.  What a property's check looked at counts as
 read by the step that was checked, where the check could see that step: it changed something shared that the check looks
-at, or the mode of its processor, or a fault struck, or something was found wrong.
+at, or the mode of its processor, or something was found wrong.
 
 One kind of write is told apart: an *addition*, done by one primitive that does not tell what was there before
 (``LOCK XADD`` of the platform, an arrival at the barrier of ``stop_machine``, a worker's result 0).  Additions to one

@@ -54,7 +54,8 @@ class Did:
 class Fault:
     """One kind of fault: what it is, what it touches, how it strikes (and what it says it did; nothing: it cannot).
 
-    ``waiting``  it also strikes a processor that spins or runs a TD, not only one that is about to take a step
+    ``waiting``  it strikes a processor by itself, between any two steps, also one that spins or runs a TD; others
+                 strike just before a step of their actor, as part of it
     ``device``   it is done by a device, at any time: an actor of its own suffers it instead of each CPU
     """
 
@@ -293,7 +294,7 @@ class World:
         moves = self.is_enabled(actor)
         found = [
             actor + STRIKE * number for number, armed in enumerate(self.rest.faults, 1)
-            if armed.actor == actor and (moves or (FAULTS[armed.kind].waiting and self._waits(actor)))
+            if armed.actor == actor and (self._waits(actor) if FAULTS[armed.kind].waiting else moves)
         ]
         return [*found, actor] if moves else found
 
@@ -333,11 +334,10 @@ class World:
         fault = self.rest.faults[strike - 1] if strike else None
         if fault is not None:
             faults = self.rest.faults
-            moves = self.is_enabled(actor)
             self.set(faults=(*faults[: strike - 1], *faults[strike:]))
             struck = FAULTS[fault.kind].strike(self, actor)
             pointless = not struck
-            if pointless or not moves or (actor < self.cpus and self.host.cpu(actor).dead):
+            if pointless or FAULTS[fault.kind].waiting or (actor < self.cpus and self.host.cpu(actor).dead):
                 self._count(actor)
                 gone = actor < self.cpus and self.host.cpu(actor).dead
                 return Did(actor, self.name(actor), "fault", "is gone" if gone else "", struck, pointless)
