@@ -457,7 +457,7 @@ SET = VectorSet(
         Item("private_space_open", Flag(), "TXT private space is open; only where it is entered", True),
         Item("txt_errorcode", Hex(32), "TXT.ERRORCODE after the reset; only of a TXT shutdown", True),
     ),
-    revisions("OpenTDX"),
+    revisions("enteraccs-needs-SEAMRR"),
     _cases,
     _answer,
     _common,

@@ -35,9 +35,10 @@ AS_PRINTED: dict[str, tuple[Revision, str]] = {
         replace(SILICON, name="nmi-blocked-after-td", nmi_blocked_after_td=True),
         "as silicon, but behind an NMI exit from a TD the host finds NMIs still blocked",
     ),
-    "OpenTDX": (
-        replace(SILICON, name="OpenTDX", enteraccs_needs_seamrr=True),
-        "as silicon, but GETSEC[ENTERACCS] faults when SEAMRR is disabled, as KVM's emulation does",
+    "enteraccs-needs-SEAMRR": (
+        replace(SILICON, name="enteraccs-needs-SEAMRR", enteraccs_needs_seamrr=True),
+        "as silicon, but GETSEC[ENTERACCS] faults when SEAMRR is disabled (errata 28); one peer has that row, and "
+        "leaves out most others",
     ),
 }
 """Readings of a document that no named revision of the machine holds."""
