@@ -102,8 +102,9 @@ def lighten(out: Path) -> None:
         for name in re.findall(r"\bfa-([a-z0-9-]+)", found) if name not in SIZES
     }
     (out / "_static" / "icons.css").write_text(icons_css(script, used), encoding="utf-8")
-    for unused in (out / "_static" / "scripts" / "fontawesome.js", *(out / "_static").rglob("*.map")):
-        unused.unlink()  # a map is for whoever debugs the theme
+    static = out / "_static"
+    for unused in (static / "scripts" / "fontawesome.js", *static.rglob("*.map"), *static.rglob("fa-*.ttf")):
+        unused.unlink()  # maps are for whoever debugs the theme; every browser takes the woff2 beside the ttf
     for page, text in texts.items():
         up = "../" * (len(page.relative_to(out).parts) - 1)
         made = FONT.sub(f'  <link rel="stylesheet" href="{up}_static/icons.css" />\n', text)

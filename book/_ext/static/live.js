@@ -183,6 +183,8 @@ class Cell {
   }
 
   async equip() {
+    const fold = this.input.closest("details");
+    if (fold && !this.box.classList.contains("tag_hide-cell")) fold.open = true;  // a solution stays to be asked for
     this.state = el("span", { class: "seam-cell-state" });
     this.tools = el("div", { class: "seam-cell-tools", role: "group", "aria-label": `Cell ${this.number}` });
     this.input.after(this.tools);
