@@ -61,7 +61,7 @@ class Silent:
 @pytest.mark.parametrize("value", [
     7, "text", b"12", [0x1000] * 40, {"a" * 30: list(range(20)), "b": {1, 2}}, (1,),
     Drawn(), Bundled(), Drawn, Silent(),
-], ids=repr)
+], ids=lambda value: type(value).__name__)
 def test_a_value_is_the_bundle_that_jupyter_makes(value: Any) -> None:
     data, _ = InteractiveShell.instance().display_formatter.format(value)  # type: ignore[no-untyped-call]
     assert KERNEL.bundle(value) == data
