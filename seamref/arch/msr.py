@@ -200,7 +200,8 @@ DECLARED: tuple[Msr, ...] = (
     Msr(0x1402, "IA32_SEAMEXTEND", Z, NEVER, LOADER,
         "command: physical address of a SEAMEXTEND buffer; bit 0 = 1 copies the register out, 0 copies it in",
         "PSL helpers.c", (Bit("copy_out", 0, 0, "1: register to memory, 0: memory to register"),
-                          Bit("buffer", 51, 8, "physical address of 136 bytes")), 0, 0xFE),
+                          Bit("buffer", 51, 8, "physical address of 136 bytes")), 0,
+        lambda p: _above_maxpa(p) | 0xFE),
     Msr(0xC0000080, "IA32_EFER", C, ANY, ANY, "extended features", "SDM vol. 4", (
         Bit("sce", 0, 0), Bit("lme", 8, 8), Bit("lma", 10, 10), Bit("nxe", 11, 11)), lambda p, lp: lp.efer,
         ~0xD01 & (1 << 64) - 1),

@@ -9,7 +9,7 @@ import pytest
 from seamref.arch import lab, msr
 from seamref.arch.lp import EFER_LMA
 from seamref.arch.memory import Agent, decode_seamrr
-from seamref.arch.msr import BY_NAME, DECLARED, MSRS, Access, rdmsr, wrmsr
+from seamref.arch.msr import BY_NAME, DECLARED, MSRS, PRMRR_MASK, SEAMEXTEND_MSR, Access, rdmsr, wrmsr
 from seamref.arch.outcome import Done, Fault, Vector
 from seamref.arch.platform import Platform, PlatformConfig
 from seamref.arch.revision import SILICON
@@ -131,6 +131,18 @@ def test_WRMSR_reserved__bit3_of_the_base_follows_the_revision() -> None:
         platform = Platform(revision=replace(SILICON, base_bit3_configured=configured))
         outcome = wrmsr(platform, 0, 0x1400, 0x7C000008)
         assert outcome == (Done("WRMSR.effect") if configured else gp("WRMSR.reserved"))
+
+
+@pytest.mark.parametrize("mode", ["acm", "p-seamldr"])
+def test_WRMSR_reserved__a_SEAMEXTEND_buffer_lies_below_MAXPA(mode: str) -> None:
+    platform = lab.platform()
+    lp = platform.lp(0)
+    lp.ACMODEFLAG = mode == "acm"
+    lp.inSEAM = lp.inP_SEAMLDR = mode != "acm"
+    platform.set_msr(lp, PRMRR_MASK, 0xC00)
+    inside = lab.P_SEAMLDR_RANGE.base + 0x9000
+    assert wrmsr(platform, 0, SEAMEXTEND_MSR, inside | 1) == Done("WRMSR.effect")
+    assert wrmsr(platform, 0, SEAMEXTEND_MSR, inside | 1 | 1 << platform.config.maxpa) == gp("WRMSR.reserved")
 
 
 def test_SEAMRR__worked_values() -> None:
