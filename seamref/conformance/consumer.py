@@ -11,17 +11,19 @@ import json
 import os
 import queue
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from seamref.conformance.reading import FormatError, parse_document, shown
 from seamref.errors import SeamrefError
+
+if TYPE_CHECKING:
+    import subprocess
 
 LINE_LIMIT = 1 << 20
 """Bytes of one answer."""
@@ -80,6 +82,10 @@ class Consumer:
 
     def start(self) -> None:
         """Start the program; a command that cannot be started is an error that names it."""
+        try:
+            import subprocess
+        except ImportError:  # a browser's Python
+            raise SeamrefError(f"cannot start {shown(self.command[0])}: there are no processes here") from None
         try:
             self.process = subprocess.Popen(
                 self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
@@ -159,8 +165,10 @@ class Consumer:
         return line
 
     def _gone(self) -> Trouble:
+        from subprocess import TimeoutExpired
+
         assert self.process is not None
-        with suppress(subprocess.TimeoutExpired):
+        with suppress(TimeoutExpired):
             self.process.wait(GRACE_S)
             return self._trouble(Kind.DIED, ended_in_words(self.process.returncode))
         return self._trouble(Kind.CLOSED, "and runs on")
@@ -197,6 +205,8 @@ class Consumer:
 
     def finish(self) -> Trouble | None:
         """Say that nothing more comes, and see that the program ends well."""
+        from subprocess import TimeoutExpired
+
         if self.process is None:
             return None
         if self._unasked():
@@ -204,13 +214,15 @@ class Consumer:
         self._in.put(None)
         try:
             code = self.process.wait(self.timeout)
-        except subprocess.TimeoutExpired:
+        except TimeoutExpired:
             return self._trouble(Kind.NO_END, f"not within {self.timeout:g} s behind the end of its input")
         self._close()
         return self._trouble(Kind.DIED, f"{ended_in_words(code)} behind the end of its input") if code else None
 
     def kill(self) -> None:
         """End the program and what it started, at once."""
+        from subprocess import TimeoutExpired
+
         process = self.process
         if process is None:
             return
@@ -220,7 +232,7 @@ class Consumer:
                     os.killpg(process.pid, signal.SIGKILL)
                 else:
                     process.kill()
-            with suppress(subprocess.TimeoutExpired):
+            with suppress(TimeoutExpired):
                 process.wait(GRACE_S)
         self._in.put(None)
         self._close()

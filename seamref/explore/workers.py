@@ -87,7 +87,8 @@ def run_cases(wanted: Sequence[Case], jobs: int, bounds: Bounds, told: Told) -> 
                 outcome = _look(worker, bounds, tries, waiting)
                 if outcome is not None:
                     told(outcome)
-                if not worker.process.is_alive():
+                # One that died a moment ago may still hold a case: the next look says what becomes of it.
+                if worker.case is None and not worker.process.is_alive():
                     _stop(worker)
                     workers.remove(worker)
     finally:

@@ -15,7 +15,7 @@ from seamref.arch.platform import Platform, PlatformConfig, Topology
 from seamref.arch.software import P_SEAMLDR_PROGRAM, MemoryFault, Port, Ud2, make_stub
 from seamref.errors import SeamrefError
 from seamref.host import image as images
-from seamref.layout import Buffer, Field, Layout, Raw, u8, u16
+from seamref.layout import Buffer
 from seamref.pseamldr.api import PAGE, SEAMLDR_PARAMS, Recoverability, Scenario, Status
 from seamref.pseamldr.build import BUILD_OFFSET, P_SEAMLDR_BUILD, R10, R15
 from seamref.pseamldr.elf import ElfFatal, relocate
@@ -37,7 +37,14 @@ from seamref.pseamldr.memory_constants import (
     shape_of,
 )
 from seamref.pseamldr.memory_map import INSTALL_MAP, ModuleRegion, build_page_tables
-from seamref.pseamldr.sigstruct import PRODUCTION_KEY_HASH, RESERVED, SEAM_SIGSTRUCT, image_hash, key_hash
+from seamref.pseamldr.sigstruct import (
+    PRODUCTION_KEY_HASH,
+    RESERVED,
+    RESERVED3_SEEN,
+    SEAM_SIGSTRUCT,
+    image_hash,
+    key_hash,
+)
 from seamref.pseamldr.sysvalues import SystemValues, hkid_mask
 from seamref.spec import CHOSEN, Check, CheckTable, implements
 
@@ -285,13 +292,6 @@ def signer_of(data: Buffer) -> bytes:
     sigstruct = images.parse(bytes(data),
                              ignore_checksum=True).sigstruct if images.format_of(data) is not None else data
     return key_hash(SEAM_SIGSTRUCT.peek(bytes(sigstruct)[: SEAM_SIGSTRUCT.size], "modulus"))
-
-
-RESERVED3_SEEN = Layout("RESERVED3_SEEN", (
-    Field("update", u8, "UPDATE_VERSION", 0), Field("byte_1", u8, "0 in all that were seen", 1),
-    Field("minor", u8, "MINOR_VERSION", 2), Field("major", u8, "MAJOR_VERSION", 3), Field("build", u16, "BUILD_NUM", 4),
-    Field("byte_6", u8, "not known", 6), Field("rest", Raw(17), "0 in all that were seen", 7),
-), size=24, source="SEAMREF errata", doc="reserved3 of SEAM_SIGSTRUCT as released 2.0 modules fill it (inferred).")
 
 
 def read_reserved3(data: Buffer) -> str:

@@ -91,6 +91,12 @@ SEAM_SIGSTRUCT_1_0 = Layout(
 )
 
 RESERVED = ("reserved0", "reserved1", "reserved2", "reserved3")
+
+RESERVED3_SEEN = Layout("RESERVED3_SEEN", (
+    Field("update", u8, "UPDATE_VERSION", 0), Field("byte_1", u8, "0 in all that were seen", 1),
+    Field("minor", u8, "MINOR_VERSION", 2), Field("major", u8, "MAJOR_VERSION", 3), Field("build", u16, "BUILD_NUM", 4),
+    Field("byte_6", u8, "not known", 6), Field("rest", Raw(17), "0 in all that were seen", 7),
+), size=24, source="SEAMREF errata", doc="reserved3 of SEAM_SIGSTRUCT as released 2.0 modules fill it (inferred).")
 """The reserved areas of 1.5, in the order P-SEAMLDR looks at them."""
 
 SIGNED = ((0, 128), (900, 2048))

@@ -16,7 +16,7 @@ AXE = Path(__file__).with_name("axe.min.js").read_text(encoding="utf-8")
 THEME = {"region", "label-content-name-mismatch", "page-has-heading-one"}
 RUN = """() => axe.run(document.querySelector('article.bd-article'), {
   runOnly: {type: 'tag', values: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']},
-  resultTypes: ['violations']}).then(r => r.violations.map(v => [v.id, v.impact, v.nodes.length,
+  resultTypes: ['violations'], preload: false}).then(r => r.violations.map(v => [v.id, v.impact, v.nodes.length,
     v.nodes.slice(0, 3).map(n => n.target.join(' ') + ' ' + n.html.slice(0, 120))]))"""
 
 

@@ -108,9 +108,9 @@ def outcomes_of(monkeypatch: pytest.MonkeyPatch, names: list[str], jobs: int, bo
 
 @pytest.mark.skipif(not workers.can_fork(), reason="no process can be split off here")
 def test_workers__time_memory_and_death_are_verdicts_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    bounds = Bounds(seconds=1.0, memory=resident(os.getpid()) + 200)
+    bounds = Bounds(seconds=4.0, memory=resident(os.getpid()) + 200)
     found = outcomes_of(monkeypatch, ["fine", "sleeps", "fine", "dies", "fine", "fine"], 2, bounds)
-    assert found["sleeps 2"].verdict is Verdict.TIMEOUT and "1 s" in found["sleeps 2"].why
+    assert found["sleeps 2"].verdict is Verdict.TIMEOUT and "4 s" in found["sleeps 2"].why
     assert found["dies 4"].verdict is Verdict.LOST and "7" in found["dies 4"].why
     assert [found[f"fine {n}"].verdict for n in (1, 3, 5, 6)] == [Verdict.HOLDS] * 4
 

@@ -1,4 +1,6 @@
-"""Every scenario breaks what it is known to break, and nothing else; counts and depths are recorded beside.
+"""Every scenario breaks what it is known to break, and nothing else; counts are recorded beside.
+
+How far a counterexample is shortened depends on the time that there is, so its length is not recorded.
 
 ``python tests/explore/test_scenarios.py`` writes the record anew.
 """
@@ -29,7 +31,7 @@ def line(result: Result) -> dict[str, object]:
     return {
         "cpus": result.cpus, "verdict": result.verdict, "states": result.states, "worlds": result.worlds,
         "transitions": result.transitions, "depth": result.depth, "ends": result.ends,
-        "broken": {c.broken: c.depth for c in sorted(result.broken, key=lambda c: c.broken)},
+        "broken": sorted(c.broken for c in result.broken),
         "outcomes": dict(result.outcomes),
     }
 
