@@ -84,9 +84,19 @@ class Foreign:
     title: str
     keys: tuple[str, ...]
     why: str
+    formats: tuple[str, ...] = ()
+
+    def knows(self, document: Mapping[str, Any]) -> bool:
+        """Whether a document is one of these."""
+        if "format" in document:
+            return document["format"] in self.formats
+        return bool(self.keys) and all(key in document for key in self.keys)
 
 
 FOREIGN = (
+    Foreign("JSON Schema", ("$schema",), "what a set of the kit looks like, no recording"),
+    Foreign("the kit of seamref export", (), "other sets, tables and clauses; consume asks another implementation",
+            ("seamref-kit/1", "seamref-vectors/1", "seamref-table/1", "seamref-clauses/1")),
     Foreign("Wycheproof", ("algorithm", "numberOfTests", "testGroups"),
             "signatures for a verifier, no recording; tests/pseamldr/test_rsa.py tries the verifier with them"),
 )
@@ -94,7 +104,7 @@ FOREIGN = (
 
 def foreign(document: Mapping[str, Any]) -> Foreign | None:
     """Whose vectors a document is, when it is known to be none of ours."""
-    return next((row for row in FOREIGN if "format" not in document and all(key in document for key in row.keys)), None)
+    return next((row for row in FOREIGN if row.knows(document)), None)
 
 
 def recognise(document: Mapping[str, Any]) -> Format:

@@ -297,6 +297,9 @@ def test_command__others_vectors_in_a_folder_are_skipped_with_a_word_and_never_t
     assert main(["conform", str(tmp_path)]) == 0
     assert "skipped" in (said := capsys.readouterr().err) and "Wycheproof" in said
     assert main(["conform", str(other)]) == 2, "a file that is named itself must be a recording"
+    (tmp_path / "schema.json").write_text('{"$schema": "https://json-schema.org/"}', encoding="utf-8")
+    (tmp_path / "clauses.json").write_text('{"format": "seamref-clauses/1"}', encoding="utf-8")
+    assert main(["conform", str(tmp_path)]) == 0, "the kit's schemas lie beside its sets"
     other.write_text(json.dumps({"algorithm": "RSASSA-PKCS1-v1_5"}), encoding="utf-8")
     capsys.readouterr()
     assert main(["conform", str(tmp_path)]) == 2, "what is not known by name is not skipped"
