@@ -46,8 +46,8 @@ def stand_in_for(data: Buffer, build: str | None = None) -> Appointed | None:
     Errors: a file that is no TDX-BLOB, an entry point outside the image, an image that nothing is known to stand for.
     """
     blob = images.parse(bytes(data), ignore_checksum=True)
-    image, sigstruct = bytes(blob.module), bytes(blob.sigstruct)
-    entry = int(SEAM_SIGSTRUCT.peek(sigstruct[: SEAM_SIGSTRUCT.size], "rip_offset"))
+    image, sigstruct = bytes(blob.module), SEAM_SIGSTRUCT.decode(blob.sigstruct)
+    entry: int = sigstruct.rip_offset
     code = image[entry : entry + STUB.size]
     if len(code) != STUB.size:
         raise SeamrefError(f"SEAM_SIGSTRUCT.rip_offset: 0x{entry:X}, must leave {STUB.size} bytes of the image's "
@@ -56,12 +56,11 @@ def stand_in_for(data: Buffer, build: str | None = None) -> Appointed | None:
         return None
     measured = image_hash(image).hex()
     release = next((r.version for r in RELEASES.values() if r.seamhash == measured), "")
-    name = build or release
     if build is None and release not in BUILDS:
         what = f"is release {release}, of which there is no model" if release else "is no release that is known"
         raise SeamrefError(f"the image {what}: say which build stands for it: {', '.join(BUILDS)}")
-    model = get_build(name)
-    own = {field: int(SEAM_SIGSTRUCT.peek(sigstruct[: SEAM_SIGSTRUCT.size], field)) for field in OWN_FIELDS}
+    model = get_build(build or release)
+    own = {field: sigstruct[field] for field in OWN_FIELDS}
     constants = TDX_MODULE_BUILD.encode({**TDX_MODULE_BUILD.decode(model.constants), **own})
     return Appointed(StandIn(code, TDX_MODULE_PROGRAM, constants), model, release)
 
