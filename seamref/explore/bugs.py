@@ -810,14 +810,18 @@ def _not_loaded(register: str) -> Any:
     return make
 
 
-def _mutex_stays(old: Any) -> Any:
-    def leave(platform: Any, lp: Any) -> Any:
-        holder = platform.P_SEAMLDR_MUTEX
-        left = old(platform, lp)
-        platform.P_SEAMLDR_MUTEX = holder
-        return left
+def _stays(name: str) -> Any:
+    """The instruction does its work, and this attribute of the platform is as it was."""
+    def make(old: Any) -> Any:
+        def does(platform: Any, lp: Any) -> Any:
+            kept = getattr(platform, name)
+            done = old(platform, lp)
+            setattr(platform, name, kept)
+            return done
 
-    return leave
+        return does
+
+    return make
 
 
 def _inserts_twice(old: Any) -> Any:
@@ -826,16 +830,6 @@ def _inserts_twice(old: Any) -> Any:
         done = old(platform, lp)
         if len(platform.seamdb) > count:
             platform.seamdb = (*platform.seamdb, platform.seamdb[-1])
-        return done
-
-    return insert
-
-
-def _inserts_nothing(old: Any) -> Any:
-    def insert(platform: Any, lp: Any) -> Any:
-        kept = platform.seamdb
-        done = old(platform, lp)
-        platform.seamdb = kept
         return done
 
     return insert
@@ -875,14 +869,14 @@ _bug("processor: SEAMRET keeps SEAM's CR3", "SEAMRET.leave", "registers-kept",
 _bug("processor: SEAMCALL does not link the current VMCS", "SEAMCALL.enter", "vmcs-kept",
      Replaced("arch.seam:_enter_SEAM", _no_link))
 _bug("processor: SEAMRET does not release P_SEAMLDR_MUTEX", "SEAMRET.leave", "nobody-collides",
-     Replaced("arch.seam:_leave_SEAM", _mutex_stays))
+     Replaced("arch.seam:_leave_SEAM", _stays("P_SEAMLDR_MUTEX")))
 _equivalent("processor: P-SEAMLDR's transfer VMCS is not evicted", "SEAMRET.evict",
             "what P-SEAMLDR keeps in it was written at its first call; SEAMCALL writes the rest anew", Replaced(
                 "arch.seam:_evict_transfer", lambda old: lambda platform, lp, cvp: None))
 _bug("processor: SEAMDB_INSERT takes two entries", "SEAMOPS.seamdb_insert", "updates-counted",
      Replaced("arch.seamops:_seamdb_insert", _inserts_twice))
 _bug("processor: SEAMDB_INSERT records nothing", "SEAMOPS.seamdb_insert", "ready-means-intact",
-     Replaced("arch.seamops:_seamdb_insert", _inserts_nothing))
+     Replaced("arch.seamops:_seamdb_insert", _stays("seamdb")))
 
 # --- module -------------------------------------------------------------------------------------------------------
 
@@ -975,7 +969,6 @@ _bug("module: the stack canary leaks in RDX of LP.INIT", "SYS.INIT.entropy", "se
      Effect(_LP_INIT, _also(_tells_canary)), alone=True)
 _bug("module: RBX comes back changed", "MODULE.leave", "registers-kept",
      Replaced("tdxmodule.program:TdxModule._leave", _rbx_lost), alone=True)
-
 
 
 # --- hunting ------------------------------------------------------------------------------------------------------
