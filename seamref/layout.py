@@ -225,7 +225,7 @@ class Record(Mapping[str, Any]):
 class Layout:
     """A structure: ``name``, fields in order, total ``size`` in bytes, ``source`` and what it is for."""
 
-    __slots__ = ("_by_name", "_where", "doc", "fields", "name", "size", "source")
+    __slots__ = ("_by_name", "_resolved", "_where", "doc", "fields", "name", "size", "source")
 
     def __init__(self, name: str, fields: Sequence[Field], *, size: int, source: str = "", doc: str = "") -> None:
         self.name = name
@@ -235,6 +235,7 @@ class Layout:
         self.doc = doc
         self._where: dict[str, int] = {}
         self._by_name: dict[str, Field] = {}
+        self._resolved: dict[str, tuple[FieldType, int]] = {}
         at = 0
         for field in self.fields:
             if field.offset is not None and field.offset != at:
@@ -260,6 +261,12 @@ class Layout:
 
         An index outside a declared array, or an unknown name, is a :class:`SeamrefError` that names it.
         """
+        found = self._resolved.get(path)
+        if found is None:
+            found = self._resolved[path] = self._resolve(path)
+        return found
+
+    def _resolve(self, path: str) -> tuple[FieldType, int]:
         head, _, rest = path.partition(".")
         head, _, index = head.partition("[")
         if head not in self._where:

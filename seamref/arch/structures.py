@@ -33,6 +33,32 @@ SEAMEXTEND = Layout(
     doc="The CPU register behind IA32_SEAMEXTEND: identity of the loaded module and the two ready flags.",
 )
 
+# --- interrupts -----------------------------------------------------------------------------------------
+
+IDT_GATE = Layout(
+    "IDT_GATE",
+    (
+        Field("offset_15_0", u16, "of the handler", 0),
+        Field("selector", u16, "code segment", 2),
+        Field("ist", u8, "interrupt stack table, bits 2:0", 4),
+        Field("type", u8, "8E: present, DPL 0, interrupt gate", 5),
+        Field("offset_31_16", u16, "of the handler", 6),
+        Field("offset_63_32", u32, "of the handler", 8),
+        reserved("reserved", 4, 12, checked=False),
+    ),
+    size=16,
+    source="SDM vol. 3A section 6.14.1",
+    doc="An interrupt gate of 64-bit mode.",
+)
+
+
+def point_gate(idt: bytearray, at: int, handler: int) -> None:
+    """Let the gate at ``idt[at]`` lead to a handler (linear address); all else of the gate stays."""
+    IDT_GATE.poke(idt, "offset_15_0", handler & 0xFFFF, at)
+    IDT_GATE.poke(idt, "offset_31_16", handler >> 16 & 0xFFFF, at)
+    IDT_GATE.poke(idt, "offset_63_32", handler >> 32 & 0xFFFFFFFF, at)
+
+
 # --- what MCHECK and the loaders tell each other ----------------------------------------------------------
 
 CMR = Layout("CMR", (Field("base", u64, "4 KiB aligned", 0), Field("size", u64, "bytes; 0 = null", 8)), size=16,

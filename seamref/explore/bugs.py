@@ -723,7 +723,7 @@ def _info_tells(old: Any) -> Any:
         status = old(call, values)
         if status is Status.SUCCESS:
             at = call.saved("rcx") + SEAMLDR_INFO.size - 8
-            call.port.write(at, call.get("canary").to_bytes(8, "little"))
+            call.write(at, call.get("canary").to_bytes(8, "little"))
         return status
 
     return info

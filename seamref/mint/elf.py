@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from hashlib import shake_128
 
 from seamref.arch.software import STUB, make_stub
+from seamref.arch.structures import IDT_GATE
 from seamref.errors import SeamrefError
-from seamref.layout import Buffer, Field, Layout, reserved, u8, u16, u32
+from seamref.layout import Buffer
 from seamref.pseamldr.elf import (
     ELF64_EHDR,
     ELF64_PHDR,
@@ -25,22 +26,6 @@ from seamref.pseamldr.elf import (
     PT_LOAD,
     R_X86_64_RELATIVE,
     SHT_RELA,
-)
-
-IDT_GATE = Layout(
-    "IDT_GATE",
-    (
-        Field("offset_15_0", u16, "of the handler", 0),
-        Field("selector", u16, "", 2),
-        Field("ist", u8, "", 4),
-        Field("type", u8, "8E: present, DPL 0, interrupt gate", 5),
-        Field("offset_31_16", u16, "", 6),
-        Field("offset_63_32", u32, "", 8),
-        reserved("reserved", 4, 12, checked=False),
-    ),
-    size=16,
-    source="SDM vol. 3A ch. 6",
-    doc="Gate of the IDT in 64-bit mode.",
 )
 
 GDT_OFFSET = 2048
@@ -210,5 +195,5 @@ def build_of(data: Buffer, size: int) -> bytes:
 
 
 __all__ = [
-    "IDT_GATE", "Relocation", "build_of", "entry_of", "filler", "find_section", "gdt_idt_page", "image", "stub_of",
+    "Relocation", "build_of", "entry_of", "filler", "find_section", "gdt_idt_page", "image", "stub_of",
 ]

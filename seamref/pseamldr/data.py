@@ -14,9 +14,11 @@ from seamref.arch.outcome import Done, Fault
 from seamref.arch.seamops import SeamopsLeaf, seamops
 from seamref.arch.software import MemoryFault, Port, Ud2
 from seamref.arch.structures import P_SYS_INFO_TABLE, SEAMEXTEND
+from seamref.arch.trace import Computed, Step
 from seamref.arch.vmx import vmread, vmwrite
 from seamref.errors import SeamrefError
 from seamref.layout import Array, Field, Layout, Raw, reserved, u8, u32, u64
+from seamref.pseamldr.api import COMPONENT
 from seamref.pseamldr.build import Build
 from seamref.spec import MEASURED, implements
 
@@ -121,20 +123,18 @@ class SysInfo:
         return tuple(self.socket_cpuid(i) for i in range(count))
 
 
-class Call:
-    """One stay in P-SEAMLDR: the processor it runs on, the build, and its data area in memory.
+class Call(Port):
+    """One stay in P-SEAMLDR: memory as its agent sees it, the processor it runs on, the build, and its data area.
 
-    Integer fields are read and written by name; every access goes through the platform's physical memory as the
-    P-SEAMLDR agent.  What hardware refuses to software in SEAM is fatal there.
+    Integer fields of the data area are read and written by name; every access goes through the platform's physical
+    memory.  What hardware refuses to software in SEAM is fatal there.
     """
 
-    __slots__ = ("_base", "_sysinfo", "build", "lp", "platform", "port")
+    __slots__ = ("_base", "_sysinfo", "build")
 
     def __init__(self, platform: Platform, lp: Lp, build: Build) -> None:
-        self.platform = platform
-        self.lp = lp
+        super().__init__(platform, lp)
         self.build = build
-        self.port = Port(platform, lp)
         self._sysinfo: SysInfo | None = None
         self._base = 0
 
@@ -145,7 +145,7 @@ class Call:
             held = self.platform.p_seamldr_range
             if held is None:
                 raise SeamrefError("P-SEAMLDR runs on a platform without P_SEAMLDR_RANGE")
-            self._sysinfo = SysInfo(self.port.read(held.end - P_SYS_INFO_TABLE.size, P_SYS_INFO_TABLE.size))
+            self._sysinfo = SysInfo(self.read(held.end - P_SYS_INFO_TABLE.size, P_SYS_INFO_TABLE.size))
         return self._sysinfo
 
     @property
@@ -155,40 +155,52 @@ class Call:
             self._base = data_physical(self.sysinfo)
         return self._base
 
+    # --- what it tells whoever watches
+
+    def did(self, step: str) -> None:
+        """A step was taken."""
+        if self.platform.listeners:
+            self.platform.emit(Step(self.lp.id, COMPONENT, step))
+
+    def computed(self, name: str, value: object) -> None:
+        """A value was found that lies in no register and no memory."""
+        if self.platform.listeners:
+            self.platform.emit(Computed(self.lp.id, COMPONENT, name, value))
+
     # --- fields of the data area
 
     def get(self, name: str) -> int:
         """An integer field of P_SEAMLDR_DATA."""
         at, size = _AT[name]
-        return int.from_bytes(self.port.read(self.base + at, size), "little")
+        return int.from_bytes(self.read(self.base + at, size), "little")
 
     def put(self, name: str, value: int) -> None:
         """Replace an integer field."""
         at, size = _AT[name]
-        self.port.write(self.base + at, value.to_bytes(size, "little"))
+        self.write(self.base + at, value.to_bytes(size, "little"))
 
     def get_bytes(self, name: str) -> bytes:
         """A field of P_SEAMLDR_DATA as bytes."""
         at, size = _AT[name]
-        return self.port.read(self.base + at, size)
+        return self.read(self.base + at, size)
 
     def put_bytes(self, name: str, data: bytes | bytearray) -> None:
         """Replace a field."""
         at, size = _AT[name]
         assert len(data) == size
-        self.port.write(self.base + at, data)
+        self.write(self.base + at, data)
 
     def test_and_set(self, bitmap: str, bit: int) -> bool:
         """BTS: set a bit of a bitmap field; whether it was set before."""
         at = self.base + _AT[bitmap][0] + bit // 8
-        byte = self.port.read(at, 1)[0]
-        self.port.write(at, bytes((byte | 1 << bit % 8,)))
+        byte = self.read(at, 1)[0]
+        self.write(at, bytes((byte | 1 << bit % 8,)))
         return bool(byte >> bit % 8 & 1)
 
     def save_gprs(self) -> None:
         """Keep the caller's registers, then zero all but RSP."""
         lp = self.lp
-        self.port.write(self.base + _AT["gprs"][0], _GPRS.pack(*(getattr(lp, name) for name in GPRS)))
+        self.write(self.base + _AT["gprs"][0], _GPRS.pack(*(getattr(lp, name) for name in GPRS)))
         for name in GPRS:
             if name != "rsp":
                 setattr(lp, name, 0)
@@ -200,11 +212,11 @@ class Call:
 
     def saved(self, register: str) -> int:
         """A register of the caller."""
-        return self.port.read_int(self.base + _GPR_AT[register])
+        return self.read_int(self.base + _GPR_AT[register])
 
     def give(self, register: str, value: int) -> None:
         """What the caller will find in a register."""
-        self.port.write_int(self.base + _GPR_AT[register], value)
+        self.write_int(self.base + _GPR_AT[register], value)
 
     # --- the SEAMEXTEND register
 
@@ -212,12 +224,12 @@ class Call:
         """The register, by way of the buffer."""
         at = self.base + _AT["seamextend_buffer"][0]
         self.wrmsr(SEAMEXTEND_MSR, at | 1)
-        return self.port.read(at, SEAMEXTEND.size)
+        return self.read(at, SEAMEXTEND.size)
 
     def write_SEAMEXTEND(self, value: bytes | bytearray) -> None:
         """Replace the register, by way of the buffer."""
         at = self.base + _AT["seamextend_buffer"][0]
-        self.port.write(at, value)
+        self.write(at, value)
         self.wrmsr(SEAMEXTEND_MSR, at)
 
     def block_module(self) -> None:

@@ -72,5 +72,5 @@ def seamldr_info(call: Call, values: SystemValues) -> Status:
     }
     if build.revision != R10:
         info["num_remaining_updates"] = refresh_remaining_updates(call)
-    call.port.write(rcx, SEAMLDR_INFO.encode(info))
+    call.write(rcx, SEAMLDR_INFO.encode(info))
     return Status.SUCCESS

@@ -10,13 +10,10 @@ from typing import assert_never
 from seamref.arch.msr import SGX_DEBUG_MODE
 from seamref.arch.seamops import SeamopsLeaf, SeamopsStatus
 from seamref.arch.software import Ud2
-from seamref.arch.structures import SEAMEXTEND, SYS_INFO_TABLE
-from seamref.arch.trace import Computed, Step
+from seamref.arch.structures import IDT_GATE, SEAMEXTEND, SYS_INFO_TABLE, point_gate
 from seamref.arch.vmx import vmclear
-from seamref.layout import Field, Layout, reserved, u16, u32
 from seamref.pseamldr.api import (
     CODE_REGION,
-    COMPONENT,
     HANDOFF_DATA_HEADER,
     INSERT_TRIES,
     MAX_LPS,
@@ -58,14 +55,6 @@ _SVN = SEAM_SIGSTRUCT.span("seam_minor_svn", "seam_major_svn")
 _ID_SVN = SEAMEXTEND.span("tee_tcb_svn.seam_minor_svn", "tee_tcb_svn.seam_major_svn")
 HANDLER_SIZE = 16
 """Bytes of one of the 32 handlers behind the fault wrapper."""
-IDT_GATE = Layout("IDT_GATE", (
-    Field("offset_15_0", u16, "of the handler", 0),
-    Field("selector", u16, "code segment", 2),
-    Field("type", u16, "IST, type, DPL, P", 4),
-    Field("offset_31_16", u16, "of the handler", 6),
-    Field("offset_63_32", u32, "of the handler", 8),
-    reserved("reserved", 4, 12),
-), size=16, source="SDM vol. 3A section 6.14.1", doc="An interrupt gate of 64-bit mode.")
 _MCHECK_SIZE = SYS_INFO_TABLE.field("mcheck").type.size
 
 
@@ -118,13 +107,15 @@ def seamldr_install(call: Call, values: SystemValues) -> Status | Installing:
     if count < call.sysinfo["tot_num_lps"]:
         return Status.SUCCESS
     at: Installing | Status = Installing()
-    while isinstance(at, Installing) and not call.platform.config.fine_steps:
-        at = go_on(call, values, at)
+    if not call.platform.config.fine_steps:
+        session = Session(call, values, Installing())
+        while isinstance(at, Installing):
+            at = session.phase(at)
     return at
 
 
 def go_on(call: Call, values: SystemValues, at: Installing) -> Installing | Status:
-    """The next phase of the last processor's INSTALL."""
+    """The next phase of the last processor's INSTALL, which had stopped."""
     return Session(call, values, at).phase(at)
 
 
@@ -134,8 +125,7 @@ def _clear_transfer_vmcs(call: Call, values: SystemValues, lpid: int) -> None:
     """INSTALL.vmclear: the processor must not hold a copy of a VMCS that is going to be overwritten."""
     address = values.seamrr_base + PAGE + lpid * PAGE
     vmclear(call.platform, call.lp.id, address)
-    if call.platform.listeners:
-        call.platform.emit(Computed(call.lp.id, COMPONENT, "VMCLEAR", address))
+    call.computed("VMCLEAR", address)
 
 
 # --- the last processor
@@ -249,16 +239,8 @@ class Session:
         self.values = values
         self.revision = call.build.revision
         self.recoverability = at.recoverability
-        self.region = ModuleRegion(call.port, values.seamrr_base, call.sysinfo["p_seamldr_range_base"])
+        self.region = ModuleRegion(call, values.seamrr_base, call.sysinfo["p_seamldr_range_base"])
         self.sigstruct = call.get_bytes("seam_sigstruct_snapshot")
-
-    def _did(self, phase: str) -> None:
-        if self.call.platform.listeners:
-            self.call.platform.emit(Step(self.call.lp.id, COMPONENT, phase))
-
-    def _note(self, name: str, value: object) -> None:
-        if self.call.platform.listeners:
-            self.call.platform.emit(Computed(self.call.lp.id, COMPONENT, name, value))
 
     def _field(self, name: str) -> int:
         """A field of the sigstruct snapshot."""
@@ -294,11 +276,11 @@ class Session:
         row = INSTALL_RCX.decide(RcxState(rcx, self.values), self.revision)
         if row is not None:
             return at.ends(row.result)
-        at = replace(at, params=call.port.read(rcx, SEAMLDR_PARAMS.size))
+        at = replace(at, params=call.read(rcx, SEAMLDR_PARAMS.size))
         refused = INSTALL_PARAMS.decide(self._given(at), self.revision)
         if refused is not None:
             return at.ends(refused.result)
-        self._did("INSTALL.params")
+        self.call.did("INSTALL.params")
         return replace(at, phase=Phase.SIGSTRUCT)
 
     def _given(self, at: Installing) -> ParamsState:
@@ -308,12 +290,12 @@ class Session:
     def _manifest(self, at: Installing) -> Installing:
         """Steps C to E: the sigstruct, copied once into the snapshot."""
         call = self.call
-        self.sigstruct = call.port.read(self._given(at)["sigstruct_pa"], 2048)
+        self.sigstruct = call.read(self._given(at)["sigstruct_pa"], 2048)
         call.put_bytes("seam_sigstruct_snapshot", self.sigstruct)
         stopped = INSTALL_MANIFEST.decide(self._manifest_state(at), self.revision)
         if stopped is not None:
             return at.ends(stopped.result)
-        self._did("INSTALL.manifest")
+        self.call.did("INSTALL.manifest")
         return replace(at, phase=Phase.RANGE)
 
     def _manifest_state(self, at: Installing) -> ManifestState:
@@ -337,20 +319,20 @@ class Session:
         status, plan = self._plan(len(params.pages), self._manifest_state(at))
         if plan is None:
             return at.ends(status)
-        self._did("INSTALL.memory")
+        self.call.did("INSTALL.memory")
         status = self._clear_range(plan, params["scenario"])
         if status is not Status.SUCCESS:
             return at.ends(status)
         self.call.put("module_range_initialized", 1)
         self.recoverability = Recoverability.UNRECOVERABLE
         at = replace(at, plan=plan, recoverability=self.recoverability)
-        self._did("INSTALL.clear")
+        self.call.did("INSTALL.clear")
         fitted, next_table = build_page_tables(self.region, plan, self.revision)
-        self._note("current_pt_physbase", next_table)
+        self.call.computed("current_pt_physbase", next_table)
         row = INSTALL_MAP.decide(fitted, self.revision)
         if row is not None:
             return at.ends(row.result)
-        self._did("INSTALL.map")
+        self.call.did("INSTALL.map")
         return replace(at, phase=Phase.COPY)
 
     @implements("INSTALL.plan", "one RDRAND, then the memory constants", _SRC, MEASURED)
@@ -370,7 +352,7 @@ class Session:
         row = INSTALL_MEMORY.decide(MemoryState(carry, plan), self.revision)
         if row is not None:
             return row.result, None
-        self._note("memory_constants", plan)
+        self.call.computed("memory_constants", plan)
         return Status.SUCCESS, plan
 
     def _clear_range(self, plan: MemoryConstants, scenario: int) -> Status:
@@ -421,9 +403,9 @@ class Session:
 
     def _copy(self, at: Installing) -> Installing:
         """Step J: the pages of the image, copied once into SEAM memory."""
-        image = bytearray().join(self.call.port.read(page, PAGE) for page in self._given(at).pages)
+        image = bytearray().join(self.call.read(page, PAGE) for page in self._given(at).pages)
         self.region.write(self.code_base, image)
-        self._did("INSTALL.copy")
+        self.call.did("INSTALL.copy")
         return replace(at, phase=Phase.HASH)
 
     def _image(self, at: Installing) -> bytes:
@@ -436,7 +418,7 @@ class Session:
         hashed = INSTALL_HASH.decide(HashState(sha384(self._image(at)).digest(), seamhash), self.revision)
         if hashed is not None:
             return at.ends(hashed.result)
-        self._did("INSTALL.hash")
+        self.call.did("INSTALL.hash")
         return replace(at, phase=Phase.RELOCATION)
 
     def _relocate(self, at: Installing) -> Installing:
@@ -454,10 +436,10 @@ class Session:
                 raise Ud2(f"#DE relocating: sh_entsize at 0x{outcome.at:X} was overwritten with 0")
             if refused is not None:
                 return at.ends(refused.result)
-            self._did("INSTALL.relocation")
+            self.call.did("INSTALL.relocation")
         self._fill_sys_info(plan)
         set_up_vmcss(self.region, plan, self._field("rip_offset"), self.call.rdmsr, self.revision)
-        self._did("INSTALL.vmcs")
+        self.call.did("INSTALL.vmcs")
         return at.ends(Status.SUCCESS)
 
     @implements("INSTALL.sys_info", "SYS_INFO_TABLE: MCHECK's half copied, regions and page counts; the handoff "
@@ -485,7 +467,7 @@ class Session:
         call.put_bytes("update_bitmap", bytes(128))
         call.put("lps_in_update", 0)
         call.give("rdx", Recoverability.RECOVERABLE if status is Status.SUCCESS else self.recoverability)
-        self._did("INSTALL.end")
+        self.call.did("INSTALL.end")
         return status
 
     @implements("INSTALL.identity", "the new SVN and MRSEAM, valid = 1FFH, MRSIGNER and attributes 0; the rest as in "
@@ -560,7 +542,4 @@ def _insert(call: Call) -> int:
 def fix_up_idt(image: bytearray, idt_offset: int, fault_wrapper: int) -> None:
     """INSTALL.idt: ``idt_offset`` bytes into the image; ``fault_wrapper`` is linear."""
     for vector in range(32):
-        gate, handler = idt_offset + IDT_GATE.size * vector, fault_wrapper + HANDLER_SIZE * vector
-        for name, part in (("offset_15_0", handler), ("offset_31_16", handler >> 16), ("offset_63_32", handler >> 32)):
-            kind, _ = IDT_GATE.resolve(name)
-            IDT_GATE.poke(image, name, part & (1 << 8 * kind.size) - 1, gate)
+        point_gate(image, idt_offset + IDT_GATE.size * vector, fault_wrapper + HANDLER_SIZE * vector)

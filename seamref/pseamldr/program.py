@@ -12,7 +12,6 @@ from seamref.arch.msr import PRED_CMD, SPEC_CTRL
 from seamref.arch.outcome import ExitReason, VmFailInvalid, VmFailValid
 from seamref.arch.seam import seamret
 from seamref.arch.software import P_SEAMLDR_PROGRAM, Port, Running, StepOutcome, Ud2, register_program
-from seamref.arch.trace import Step
 from seamref.pseamldr.api import COMPONENT, Leaf, Status, get_leaf
 from seamref.pseamldr.build import BUILD_OFFSET, P_SEAMLDR_BUILD, R10, Build, decode_build
 from seamref.pseamldr.data import Call
@@ -190,8 +189,7 @@ def advance(platform: Platform, lp: Lp, build: Build) -> StepOutcome:
             if isinstance(outcome, VmFailInvalid | VmFailValid):
                 raise Ud2(f"SEAMRET came back: {outcome} (F008H, 0)")
             return outcome
-    if platform.listeners:
-        platform.emit(Step(lp.id, COMPONENT, did))
+    call.did(did)
     return Running(did)
 
 

@@ -27,5 +27,5 @@ def seamldr_seaminfo(call: Call, values: SystemValues) -> Status:
     row = SEAMINFO.decide(BufferState(rcx, values), call.build.revision)
     if row is not None:
         return row.result
-    call.port.write(rcx, call.sysinfo.data[:SEAMINFO_SIZE])
+    call.write(rcx, call.sysinfo.data[:SEAMINFO_SIZE])
     return Status.SUCCESS

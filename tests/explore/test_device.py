@@ -14,7 +14,7 @@ from seamref.pseamldr.install import INSTALL_HASH, PAGE, HashState, Phase, repla
 def _measures_host_memory(old: Any) -> Any:
     """SEAMHASH is compared with the pages as they lie in host memory by now, not with the copy that will run."""
     def check(session: Any, at: Any) -> Any:
-        image = b"".join(session.call.port.read(page, PAGE) for page in session._given(at).pages)
+        image = b"".join(session.call.read(page, PAGE) for page in session._given(at).pages)
         seamhash = session.sigstruct[sha_at]
         hashed = INSTALL_HASH.decide(HashState(sha384(image).digest(), seamhash), session.revision)
         return at.ends(hashed.result) if hashed is not None else replace(at, phase=Phase.RELOCATION)

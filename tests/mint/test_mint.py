@@ -12,6 +12,7 @@ from seamref import mint
 from seamref.arch.memory import Agent
 from seamref.arch.platform import Platform
 from seamref.arch.software import P_SEAMLDR_PROGRAM, STUB, TDX_MODULE_PROGRAM
+from seamref.arch.structures import IDT_GATE
 from seamref.errors import LayoutError, SeamrefError
 from seamref.firmware.acm import ACM_HEADER, NP_SEAMLDR_PROGRAM, P_SEAMLDR_CONSTS, parse_acm, signed_bytes
 from seamref.mint import elf
@@ -106,7 +107,7 @@ def test_images_of_any_size_relocate(pages: int, gdt_idt: bool) -> None:
 
 def test_the_idt_page_holds_32_gates_without_offsets() -> None:
     page = elf.gdt_idt_page()
-    gates = [elf.IDT_GATE.decode(page, 16 * v) for v in range(32)]
+    gates = [IDT_GATE.decode(page, IDT_GATE.size * v) for v in range(32)]
     assert {(g.selector, g.type, g.offset_15_0, g.offset_31_16, g.offset_63_32) for g in gates} == {(8, 0x8E, 0, 0, 0)}
     assert not any(page[512:2048])
     assert any(page[2048:])
