@@ -14,11 +14,10 @@ from seamref.firmware.acm import ACM_HEADER, ACM_INFO_TABLE, Acm
 from seamref.firmware.np_seamldr import STEPS as NP_STEPS
 from seamref.show.explorers import Explorer, explorer
 from seamref.show.html import Html, Id, paragraph, stack
-from seamref.show.pictures import Region, memory_map
-from seamref.show.svg import Board, text_width, wrap
+from seamref.show.maps import Region, memory_map
+from seamref.show.svg import SMALL, Board, text_width, wrap
 from seamref.show.tables import Table, table
 
-SMALL = 11.5
 TRUSTED = ("hardware", "MCHECK", "processor", "NP-SEAMLDR", "P-SEAMLDR")
 TONES = {
     "hardware": "quiet", "BIOS": "amber", "launcher": "amber", "OS": "amber", "MCHECK": "teal", "processor": "teal",

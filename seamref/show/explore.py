@@ -9,7 +9,7 @@ from seamref.experiments.proofs.runs import told
 from seamref.explore.engine import Counterexample, Result
 from seamref.explore.properties import PROPERTIES
 from seamref.show.html import Html
-from seamref.show.pictures import Act, Note, Step, sequence
+from seamref.show.sequences import Act, Note, Step, sequence
 from seamref.show.svg import Board
 from seamref.show.tables import Table, table
 

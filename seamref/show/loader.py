@@ -31,7 +31,9 @@ from seamref.pseamldr.memory_constants import MemoryConstants
 from seamref.pseamldr.sigstruct import SEAM_SIGSTRUCT
 from seamref.show.explorers import Explorer, Numbers
 from seamref.show.html import Hex, Html, Id, clause_ref, marked_up, stack
-from seamref.show.pictures import Act, Note, Region, Span, Step, decision_path, memory_map, sequence, size_text
+from seamref.show.maps import Region, memory_map, size_text
+from seamref.show.paths import decision_path
+from seamref.show.sequences import Act, Note, Span, Step, sequence
 from seamref.show.svg import Board, text_width
 from seamref.show.tables import Table
 from seamref.tdxmodule.build import BUILDS

@@ -13,7 +13,10 @@ from seamref.arch.seam import SEAMCALL
 from seamref.experiments.processor.states import WHERE, refused_by, seamcall_in
 from seamref.show.explorers import Explorer
 from seamref.show.html import Html, Id, stack
-from seamref.show.pictures import MODE_TONES, Region, State, Transition, decision_path, memory_map, state_machine
+from seamref.show.maps import Region, memory_map
+from seamref.show.paths import decision_path
+from seamref.show.sequences import MODE_TONES
+from seamref.show.states import State, Transition, state_machine
 from seamref.show.svg import Board
 from seamref.show.tables import Table
 
@@ -30,7 +33,7 @@ MODES = (
     State("SEAM VMX root", at=(2, 0), tone="violet", detail="TDX module or P-SEAMLDR"),
     State("SEAM VMX non-root", at=(2, 1), tone="blue", detail="TD"),
 )
-"""The five modes as boxes; the tones are those of :data:`seamref.show.pictures.MODE_TONES`."""
+"""The five modes as boxes; the tones are those of :data:`seamref.show.sequences.MODE_TONES`."""
 
 EDGES = (
     Transition("outside VMX", "legacy VMX root", "VMXON"),

@@ -15,6 +15,8 @@ from seamref.show.html import LINE, PAPER, QUIET, Html, scrolling, tone
 MONO = "ui-monospace,SFMono-Regular,Menlo,Consolas,monospace"
 SIZE = 13.0
 """Letter height of ordinary text in a picture."""
+SMALL = 11.5
+"""Letter height of what stands below it."""
 
 
 def text_width(text: str, size: float = SIZE, mono: bool = False, bold: bool = False) -> float:

@@ -17,7 +17,9 @@ from seamref.host.tdx_updates import SCENARIOS, Scenario
 from seamref.layout import Record
 from seamref.show.explorers import Explorer
 from seamref.show.html import Hex, Html, stack
-from seamref.show.pictures import Act, Note, Region, Span, State, Transition, memory_map, sequence, state_machine
+from seamref.show.maps import Region, memory_map
+from seamref.show.sequences import Act, Note, Span, sequence
+from seamref.show.states import State, Transition, state_machine
 from seamref.show.tables import Table
 from seamref.tdxmodule.core import LEAVES, View
 from seamref.tdxmodule.look import Look

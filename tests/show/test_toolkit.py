@@ -49,7 +49,7 @@ from seamref.show import (
 )
 from seamref.show.explorers import Numbers, turn
 from seamref.show.html import marked_up, tone
-from seamref.show.pictures import size_text, steps_of
+from seamref.show.maps import size_text
 from seamref.show.precomputed import EXPLORERS, explorer_named, script, turns_of
 from seamref.show.processor import (
     access_matrix,
@@ -59,6 +59,7 @@ from seamref.show.processor import (
     platform_map,
     seamcall_explorer,
 )
+from seamref.show.sequences import steps_of
 from seamref.show.svg import text_width, wrap
 
 MIB = 1 << 20
