@@ -8,11 +8,12 @@ code), *chosen* (nobody says, and this project decided).
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from seamref.spec import Mark
+
+if TYPE_CHECKING:
+    from seamref.commands._declared import Clause
 
 HELP = "a clause: what it says, its public source, who implements it"
 
@@ -24,65 +25,60 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
-def place_of(function: Callable[..., Any]) -> str:
-    """package/file.py:line of a function."""
-    import seamref
-
-    while hasattr(function, "__wrapped__"):
-        function = function.__wrapped__
-    code = getattr(function, "__code__", None)
-    if code is None:
-        return f"{function.__module__}.{function.__qualname__}"
-    root = Path(seamref.__path__[0]).parent
-    path = Path(code.co_filename)
-    where = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
-    name = getattr(function, "__qualname__", "")
-    return f"{where}:{code.co_firstlineno}" + ("" if "<lambda>" in name else f" {name}")
-
-
 def run(args: argparse.Namespace) -> int:
     """Print the clauses."""
     from seamref.commands._answer import print_json
-    from seamref.commands._rooms import import_clauses
     from seamref.errors import SeamrefError
-    from seamref.spec import CLAUSES, IMPLEMENTED_BY, SOURCES, TABLES
 
-    import_clauses(args.id)
-    if args.id is None:
-        chosen = sorted(CLAUSES)
-    elif args.id in CLAUSES:
-        chosen = [args.id]
-    else:
-        chosen = [id for id in sorted(CLAUSES) if args.id.lower() in id.lower()]
+    chosen = _chosen(args.id)
     if chosen and args.mark is not None:
-        found, chosen = chosen, [id for id in chosen if CLAUSES[id].mark.value == args.mark]
+        found, chosen = chosen, [row for row in chosen if row["mark"] == args.mark]
         if not chosen:
-            marks = sorted({CLAUSES[id].mark.value for id in found})
-            what = f"clause {found[0]} is" if len(found) == 1 else f"the {len(found)} clauses found are"
+            marks = sorted({row["mark"] for row in found})
+            what = f"clause {found[0]['id']} is" if len(found) == 1 else f"the {len(found)} clauses found are"
             raise SeamrefError(f"none is {args.mark}: {what} {' or '.join(marks)}")
     if not chosen:
         raise SeamrefError(f"no clause {args.id!r} (without an id, all are listed)")
-    rows = {row.id: (table.name, i) for table in TABLES.values() for i, row in enumerate(table, 1)}
     if args.json:
-        print_json("clauses", {"clauses": [
-            {"id": id, "says": CLAUSES[id].says, "source": CLAUSES[id].source, "mark": CLAUSES[id].mark.value,
-             "table": rows[id][0] if id in rows else None, "row": rows[id][1] if id in rows else None,
-             "implemented_by": [place_of(f) for f in IMPLEMENTED_BY.get(id, ())]}
-            for id in chosen
-        ]})
+        print_json("clauses", {"clauses": chosen})
     elif len(chosen) > 1:
-        width = max(map(len, chosen))
-        for id in chosen:
-            print(f"{id:<{width}}  {CLAUSES[id].says}")
+        width = max(len(row["id"]) for row in chosen)
+        for row in chosen:
+            print(f"{row['id']:<{width}}  {row['says']}")
     else:
-        clause = CLAUSES[chosen[0]]
-        print(f"{clause.id}: {clause.says}")
-        print(f"  source: {clause.source} ({clause.mark.value})")
-        tag = SOURCES.get(clause.source.split()[0].rstrip(",;"))
-        if tag is not None:
-            print(f"    {tag.tag}: {tag.title}; {tag.where}")
-        if clause.id in rows:
-            print("  row {1} of check table {0}".format(*rows[clause.id]))
-        for function in IMPLEMENTED_BY.get(clause.id, ()):
-            print(f"  implemented by {place_of(function)}")
-    return 0 if len(chosen) > 1 or IMPLEMENTED_BY.get(chosen[0]) else 1
+        _print(chosen[0])
+    return 0 if len(chosen) > 1 or chosen[0]["implemented_by"] else 1
+
+
+def _chosen(id: str | None) -> list[Clause]:
+    """The clauses meant: the one of this id, or all whose ids have it as a part."""
+    from seamref.commands._declared import clauses, clauses_of_rooms
+    from seamref.commands._rooms import import_clauses
+
+    listed = clauses()
+    if id is None:
+        return listed
+    found = [] if any(row["id"] == id for row in listed) else _with(id, listed)
+    if not found:  # one clause, or one declared since the index was written: the rooms themselves are asked
+        import_clauses(id)
+        known = clauses_of_rooms()
+        found = [row for row in known if row["id"] == id] or _with(id, known)
+    return found
+
+
+def _with(part: str, rows: list[Clause]) -> list[Clause]:
+    return [row for row in rows if part.lower() in row["id"].lower()]
+
+
+def _print(row: Clause) -> None:
+    from seamref.spec import SOURCES
+
+    print(f"{row['id']}: {row['says']}")
+    print(f"  source: {row['source']} ({row['mark']})")
+    tag = SOURCES.get(row["source"].split()[0].rstrip(",;"))
+    if tag is not None:
+        print(f"    {tag.tag}: {tag.title}; {tag.where}")
+    if row["table"] is not None:
+        print(f"  row {row['row']} of check table {row['table']}")
+    for place in row["implemented_by"]:
+        print(f"  implemented by {place}")

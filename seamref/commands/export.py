@@ -35,17 +35,20 @@ def run(args: argparse.Namespace) -> int:
     from seamref.commands._names import pick
     from seamref.commands._progress import at
     from seamref.errors import SeamrefError
-    from seamref.export import kit
 
     if args.list:
         if args.folder or args.only or args.small or args.force:
             raise SeamrefError("--list says what sets there are: without DIR, --only, --small and --force")
+        from seamref.commands._declared import export_sets
+
         rows = Rows(args, "export-sets", "sets")
-        for name, title in kit.titles().items():
+        for name, title in export_sets().items():
             rows.add(f"{name:<24} {title}", set=name, title=title)
         return rows.end()
     if args.folder is None:
         raise SeamrefError("export needs a folder to write to, or --list")
+    from seamref.export import kit
+
     names = [pick(name, kit.set_names(), "set") for name in args.only]
     folder = Path(args.folder)
     if folder.exists() and not folder.is_dir():

@@ -19,15 +19,17 @@ def run(args: argparse.Namespace) -> int:
     from seamref.commands._rooms import layouts
     from seamref.errors import SeamrefError
 
-    known = layouts(args.name)
     if args.name is None:
+        from seamref.commands import _declared
+
+        listed = _declared.layouts()
         if args.json:
-            listed = [{"name": v.name, "size": v.size, "doc": v.doc, "source": v.source} for v in known.values()]
             print_json("layouts", {"layouts": listed})
         else:
-            for layout in known.values():
-                print(f"{layout.name:<28} {layout.size:>6}  {layout.doc}")
+            for one in listed:
+                print(f"{one['name']:<28} {one['size']:>6}  {one['doc']}")
         return 0
+    known = layouts(args.name)
     chosen = next((v for k, v in known.items() if k.upper() == args.name.upper()), None)
     if chosen is None:
         near = [k for k in known if args.name.upper() in k.upper()]
