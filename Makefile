@@ -1,5 +1,6 @@
 # make book    render the book from the stored outputs of its chapters
 # make pdf    print the book: one file with contents, page numbers and working links (chromium prints it)
+# make linkcheck   ask every public source that the rendered book links to whether it is still there (asks other hosts)
 # make serve   serve the rendered book on this machine, for this machine only
 # make test    everything that must hold: gates, unit and property tests, every chapter, the rendered pages
 # make quick   what a contributor needs within a minute: gates, and the tests that are short
@@ -21,7 +22,7 @@ PORT   ?= 8000
 BENCH   = $(wildcard tools/bench.py)
 
 
-.PHONY: book pdf serve test quick thorough mutants lab chapters coverage bench clean help
+.PHONY: book pdf linkcheck serve test quick thorough mutants lab chapters coverage bench clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -43,6 +44,9 @@ book: $(READY)
 
 pdf: book
 	@$(BIN)/python tools/pdf.py
+
+linkcheck: book
+	@$(BIN)/python tools/linkcheck.py
 
 serve: $(READY)
 	@test -f $(BOOK) || $(MAKE) book

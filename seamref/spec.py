@@ -57,7 +57,7 @@ class Source:
     def url(self) -> str:
         """Where a reader finds it on the web; empty where it is in no public place of its own."""
         if self.files:
-            return self.files
+            return self.files.replace("/blob/", "/tree/", 1).rstrip("/")
         for pattern, address in ADDRESSES:
             found = pattern.search(self.where)
             if found:
@@ -114,6 +114,7 @@ FOLDERS: dict[str, dict[str, str]] = {
         "tdx_seamret_to_vmm.S": "src/vmm_dispatcher/tdx_seamret_to_vmm.S",
         "tdx_seamcall_entry_point.S": "src/vmm_dispatcher/tdx_seamcall_entry_point.S",
     },
+    "COR": {"seam.c": "Lib/seam.c"},
     "NPS10": {"SeamldrCore64.c": "Core/CommonSeamLdr64/SeamldrCore.c"},
 }
 """Paths of the files that clauses name by their short name, below ``Source.files``."""
@@ -357,32 +358,33 @@ source("SR3", "C. Gao: why SEAMRET evicts VMCSs", "Message-ID aXywVcqbXodADg4a@i
 source("SR4", "C. Gao: IA32_VMX_BASIC[60], PATCH v9 09/23", "Message-ID 20260513151045.1420990-1-chao.gao@intel.com")
 source("NMI", "S. Christopherson: NMI blocking after a TD exit", "Message-ID Z0T_iPdmtpjrc14q@google.com")
 source("MCE", "Linux commit 7911f145de5f: MCG_STATUS.SEAM_NR", "torvalds/linux commit 7911f145de5f")
-source("SMI", "KVM: TDX: Handle EXIT_REASON_OTHER_SMI", "series \"TDX interrupts v2\" (linux-kvm)")
+source("SMI", "KVM: TDX: Handle EXIT_REASON_OTHER_SMI", "torvalds/linux commit 6c441e4d6e72")
 source("LNX", "Linux host support for TDX", "torvalds/linux arch/x86/virt/vmx/tdx/",
        "https://github.com/torvalds/linux/blob/v7.2-rc1/")
 source("PSL", "P-SEAMLDR 1.5 source as published", "sslab-gatech/seam-loader seam-loader-main-1.5/p-seam-loader/",
-       "https://github.com/sslab-gatech/seam-loader/blob/HEAD/seam-loader-main-1.5/p-seam-loader/")
+       "https://github.com/sslab-gatech/seam-loader/blob/c0d6f0792098/seam-loader-main-1.5/p-seam-loader/")
 source("PSL10", "P-SEAMLDR 1.0 source as published", "qizhangz/seam-loader p-seam-loader/",
-       "https://github.com/qizhangz/seam-loader/blob/HEAD/p-seam-loader/")
+       "https://github.com/qizhangz/seam-loader/blob/eadff76d36d2/p-seam-loader/")
 source("PSLV", "P-SEAMLDR 1.5 source, recorded while running", "test vectors, format pseamldr-vectors/1")
 source("NPS", "NP-SEAMLDR 1.5 source as published", "sslab-gatech/seam-loader seam-loader-main-1.5/np-seam-loader/",
-       "https://github.com/sslab-gatech/seam-loader/blob/HEAD/seam-loader-main-1.5/np-seam-loader/seamldr_src/")
+       "https://github.com/sslab-gatech/seam-loader/blob/c0d6f0792098/seam-loader-main-1.5/np-seam-loader/seamldr_src/")
 source("NPS10", "NP-SEAMLDR 1.0 source as published", "qizhangz/seam-loader np-seam-loader/",
-       "https://github.com/qizhangz/seam-loader/blob/HEAD/np-seam-loader/seamldr_src/")
+       "https://github.com/qizhangz/seam-loader/blob/eadff76d36d2/np-seam-loader/seamldr_src/")
 source("TDXM", "Intel TDX module source", "intel/tdx-module tag TDX_1.5.01",
        "https://github.com/intel/tdx-module/blob/TDX_1.5.01/")
 source("TDXN", "Intel TDX module source, later releases", "niooss-ledger/tdx-module",
-       "https://github.com/niooss-ledger/tdx-module/blob/HEAD/")
+       "https://github.com/niooss-ledger/tdx-module/blob/f99767b40bc3/")
 source("OTX", "OpenTDX: KVM emulation of SEAM and ENTERACCS", "sslab-gatech/tdx-linux arch/x86/kvm/vmx/seam.c",
-       "https://github.com/sslab-gatech/tdx-linux/blob/HEAD/")
-source("COR", "Microsoft Cornelius TDX firmware emulator", "seam.c, vm.c, emulate.c")
+       "https://github.com/sslab-gatech/tdx-linux/blob/23eaa38d26fd/")
+source("COR", "Microsoft Cornelius TDX firmware emulator", "microsoft/Cornelius Lib/",
+       "https://github.com/microsoft/Cornelius/blob/0e3ebb6f5a3f/")
 source("HWL", "A. Bityutskiy, TDX Hardware Layers v0.5", "2026-06-03")
 source("TME", "Intel 336907, Memory Encryption Technologies", "Intel document 336907-005/-007")
 source("MLE", "Intel 315168, TXT MLE developer's guide", "Intel document 315168-017")
 source("BIN", "Released TDX modules and their tools", "intel/tdx-module-binaries",
-       "https://github.com/intel/tdx-module-binaries/blob/HEAD/")
+       "https://github.com/intel/tdx-module-binaries/blob/28a4baabc268/")
 source("UEFI", "UEFI TDX module loader", "intel/tdx-module-loader",
-       "https://github.com/intel/tdx-module-loader/blob/HEAD/")
+       "https://github.com/intel/tdx-module-loader/blob/f9bef537ce0d/")
 source("BASE", "TDX module base architecture specification", "Intel document 348549")
 source("ISS29", "TDX module issue 29: which range register governs MSR 0x1402",
        "github.com/intel/confidential-computing.tdx.tdx-module issue 29")

@@ -9,7 +9,8 @@ page is written, so that no stored output depends on a line number or on what an
 * sources become links, once below a table instead of once a row;
 * terms of the glossary are linked where a chapter uses them first;
 * code shown with ``show()`` has an anchor, its line and a link to the file, which is rendered beside the book;
-* a clause says which chapters and tests use it.
+* a clause says which chapters and tests use it;
+* the words that interpret a solution are folded with it.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from typing import Any
 
 from docutils import nodes
 from docutils.parsers.rst.roles import set_classes
+from myst_nb.sphinx_ import HideCodeCellNode
 from sphinx.application import Sphinx
 from sphinx.domains import Domain, ObjType
+from sphinx.transforms.post_transforms import SphinxPostTransform
 
 ROOT = Path(__file__).resolve().parents[2]
 STATIC = Path(__file__).resolve().parent / "static"
@@ -209,6 +212,31 @@ def _replace(old: nodes.Node, new: list[nodes.Node]) -> None:
     parent[index:index + 1] = new
 
 
+# ---------------------------------------------------------------- exercises
+
+
+class FoldSolutions(SphinxPostTransform):
+    """What is said below a solution belongs to it: a reader who has not unfolded it has not read the answer either."""
+
+    default_priority = 200  # MyST-NB folds the cell itself at 199
+    formats = ("html",)
+
+    def run(self, **kwargs: Any) -> None:
+        for section in self.document.findall(nodes.section):
+            if not section[0].astext().startswith("Exercise"):
+                continue
+            fold: nodes.Element | None = None
+            for node in list(section.children):
+                inside = node.children[0] if isinstance(node, nodes.container) and node.children else None
+                if isinstance(inside, HideCodeCellNode):
+                    fold = inside
+                elif fold is not None and isinstance(node, nodes.paragraph | nodes.bullet_list):
+                    section.remove(node)
+                    fold += node
+                elif isinstance(node, nodes.enumerated_list | nodes.section | nodes.target):
+                    fold = None
+
+
 # ---------------------------------------------------------------- citations in prose
 
 
@@ -280,6 +308,7 @@ def configure(app: Sphinx, config: Any) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_domain(SeamDomain)
     app.add_role("cite", cite_role)
+    app.add_post_transform(FoldSolutions)
     app.add_css_file("seambook.css")
     app.connect("config-inited", configure)
     app.connect("doctree-resolved", link_terms)

@@ -60,9 +60,19 @@ PARTS = re.compile(
     r"(?P<kept><(?P<tag>pre|svg|script|style|summary|h[1-6]|a)\b[^>]*>.*?</(?P=tag)>)"
     r'|<code\b[^>]*>(?:<span class="pre">)?(?P<name>[^<]{2,90})(?:</span>)?</code>'
     r"|<td>(?P<cell>[A-Za-z][\w-]*(?:\.[\w\[\]-]+)+)</td>"
-    r"|(?P<table><table\b)",
+    r"|(?P<table><table\b)"
+    r"|(?<![\w/.-])(?P<repository>canonical/tdx|(?:intel/)?tdx-module|tinfoil-go|tdx-tools),?\s+issues?\s+"
+    r"(?P<issues>\d+(?:(?:,|\s+and)\s+\d+)*)(?![^<>]*>)"
+    r"|Message-ID\s+(?P<message>[\w.+-]+@[\w.-]+\w)(?![^<>]*>)",
     re.DOTALL,
 )
+TRACKERS = {
+    "canonical/tdx": "canonical/tdx", "tinfoil-go": "tinfoilsh/tinfoil-go", "tdx-tools": "intel/tdx-tools",
+    "intel/tdx-module": "intel/confidential-computing.tdx.tdx-module",
+    "tdx-module": "intel/confidential-computing.tdx.tdx-module",
+}
+"""Where the issues are that a chapter names by repository and number."""
+MESSAGE = re.compile(r"[\w.+-]+@(?:[\w-]+\.)+(?:com|org|net)")
 CLAUSE_LINK = re.compile(r'<a href="[^"]*clauses\.html#(clause-[\w-]+)">(.*?)</a>', re.DOTALL)
 TABLE = re.compile(r'<table class="dataframe seam-table">.*?</table>', re.DOTALL)
 ROW = re.compile(r"<tr\b[^>]*>.*?</tr>", re.DOTALL)
@@ -279,10 +289,20 @@ class Writer:
                 if found.group("tag") == "a":
                     return CLAUSE_LINK.sub(old_link, text)
                 return text
+            if found.group("issues"):
+                tracker = f"https://github.com/{TRACKERS[found.group('repository')]}/issues"
+                start = found.start("issues") - found.start()
+                return text[:start] + re.sub(r"\d+", lambda n: source(f"{tracker}/{n.group(0)}", n.group(0)),
+                                             text[start:])
+            if found.group("message"):
+                start = found.start("message") - found.start()
+                return text[:start] + source(f"https://lore.kernel.org/all/{text[start:]}/", text[start:])
             if found.group("cell"):
                 target = data.targets.get(unescape(found.group("cell")))
                 cell = f"<code>{found.group('cell')}</code>"
                 return f"<td>{link(target, cell)}</td>" if target and target.kind == "clause" else text
+            if MESSAGE.fullmatch(found.group("name")):
+                return source(f"https://lore.kernel.org/all/{found.group('name')}/", text)
             target = data.targets.get(unescape(found.group("name")))
             own = self.page.startswith(PLACE + "clauses")
             if target is None or (target.page == self.page and (own or target.kind != "clause")):
@@ -291,6 +311,9 @@ class Writer:
                 return text
             seen.add(target.name)
             return link(target, text)
+
+        def source(place: str, inner: str) -> str:
+            return f'<a class="seam-source" href="{place}">{inner}</a>'
 
         def link(target: Target, inner: str) -> str:
             return (
