@@ -5,8 +5,9 @@
 
 The pages that ``make book`` left in ``_build/html`` become one document, in the order of the table of contents: a
 title page, the contents with page numbers, then every chapter with its folded code and solutions open.  Links between
-chapters lead to places in the file, links to public sources stay what they are.  The outline of the file has every
-heading.
+chapters lead to places in the file, links to public sources stay what they are.  A link to a line of the package leads
+to the repository at the tag of this version, or to the published book, where either has an address (``repository.url``
+of ``_config.yml`` or what GitHub's runner says; ``SEAMREF_BOOK_URL``).  The outline of the file has every heading.
 
 A page number is known only after printing, so the document is printed twice; the second print must put every chapter
 where the first did, or the tool fails.
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import posixpath
 import re
 import shutil
@@ -24,6 +26,7 @@ import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from html import escape, unescape
 from pathlib import Path
 from typing import Any
@@ -146,11 +149,34 @@ def _link(page: str, address: str, known: frozenset[str], *, drawn: bool) -> str
     target = page
     if parts.path:
         target = posixpath.normpath(posixpath.join(posixpath.dirname(page), unquote(parts.path)))
+        if target.startswith("source/"):
+            return source_address(target, parts.fragment, *addresses())
         target = target.removesuffix(".html")
         if target not in known:
             return ""
     to = place(target, unquote(parts.fragment))
     return f"#{to}" if drawn else f"#{quote(to, safe=':/._-')}"
+
+
+@cache
+def addresses() -> tuple[str, str]:
+    """Where the repository and the published book are on the web; empty where nothing says so."""
+    import yaml
+
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    runner = [os.environ.get(name, "") for name in ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY")]
+    repository = str(config["repository"]["url"] or "") or ("/".join(runner) if all(runner) else "")
+    return repository.rstrip("/"), os.environ.get("SEAMREF_BOOK_URL", "").rstrip("/")
+
+
+def source_address(target: str, fragment: str, repository: str, book: str) -> str:
+    """The address of a line of the package, ``source/seamref/spec.html`` and ``L-12``; empty where it has none."""
+    if repository:
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        path = target.removeprefix("source/").removesuffix(".html")
+        line = f"#L{fragment.removeprefix('L-')}" if fragment else ""
+        return f"{repository}/blob/v{project['version']}/{path}.py{line}"
+    return f"{book}/{target}{f'#{fragment}' if fragment else ''}" if book else ""
 
 
 def read_book(html: Path, toc: Path, only: Sequence[str] = ()) -> list[Part]:

@@ -63,7 +63,8 @@ PARTS = re.compile(
     r"|(?P<table><table\b)"
     r"|(?<![\w/.-])(?P<repository>canonical/tdx|(?:intel/)?tdx-module|tinfoil-go|tdx-tools),?\s+issues?\s+"
     r"(?P<issues>\d+(?:(?:,|\s+and)\s+\d+)*)(?![^<>]*>)"
-    r"|Message-ID\s+(?P<message>[\w.+-]+@[\w.-]+\w)(?![^<>]*>)",
+    r"|(?<![\w/@.+-])(?P<message>[\w.+-]{12,}@(?:[\w-]+\.)+(?:com|org|net))\b(?![^<>]*>)"
+    r"|torvalds/linux\s+(?:commit\s+)?(?P<commit>[0-9a-f]{12,40})\b(?![^<>]*>)",
     re.DOTALL,
 )
 TRACKERS = {
@@ -72,7 +73,7 @@ TRACKERS = {
     "tdx-module": "intel/confidential-computing.tdx.tdx-module",
 }
 """Where the issues are that a chapter names by repository and number."""
-MESSAGE = re.compile(r"[\w.+-]+@(?:[\w-]+\.)+(?:com|org|net)")
+MESSAGE = re.compile(r"[\w.+-]{12,}@(?:[\w-]+\.)+(?:com|org|net)")
 CLAUSE_LINK = re.compile(r'<a href="[^"]*clauses\.html#(clause-[\w-]+)">(.*?)</a>', re.DOTALL)
 TABLE = re.compile(r'<table class="dataframe seam-table">.*?</table>', re.DOTALL)
 ROW = re.compile(r"<tr\b[^>]*>.*?</tr>", re.DOTALL)
@@ -295,8 +296,9 @@ class Writer:
                 return text[:start] + re.sub(r"\d+", lambda n: source(f"{tracker}/{n.group(0)}", n.group(0)),
                                              text[start:])
             if found.group("message"):
-                start = found.start("message") - found.start()
-                return text[:start] + source(f"https://lore.kernel.org/all/{text[start:]}/", text[start:])
+                return source(f"https://lore.kernel.org/all/{text}/", text)
+            if found.group("commit"):
+                return source(f"https://git.kernel.org/torvalds/c/{found.group('commit')}", text)
             if found.group("cell"):
                 target = data.targets.get(unescape(found.group("cell")))
                 cell = f"<code>{found.group('cell')}</code>"

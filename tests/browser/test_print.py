@@ -127,3 +127,15 @@ def test_a_page_that_was_not_rendered_is_named(tmp_path: Any) -> None:
         pdf.read_book(tmp_path, ROOT / "_toc.yml", ["book/intro"])
     with pytest.raises(pdf.PdfError, match=r"book/nowhere is not in _toc\.yml"):
         pdf.read_book(tmp_path, ROOT / "_toc.yml", ["book/nowhere"])
+
+
+def test_a_line_of_the_package_is_a_link_where_it_has_an_address() -> None:
+    version = pdf.tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    line, file = ("source/seamref/arch/seam.html", "L-12"), ("source/seamref/spec.html", "")
+    assert pdf.source_address(*line, "", "") == ""
+    assert pdf.source_address(*line, "", "https://book.example") == (
+        "https://book.example/source/seamref/arch/seam.html#L-12")
+    assert pdf.source_address(*line, "https://git.example/a/b", "https://book.example") == (
+        f"https://git.example/a/b/blob/v{version}/seamref/arch/seam.py#L12")
+    assert pdf.source_address(*file, "https://git.example/a/b", "") == (
+        f"https://git.example/a/b/blob/v{version}/seamref/spec.py")
