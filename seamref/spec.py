@@ -361,6 +361,8 @@ source("MCE", "Linux commit 7911f145de5f: MCG_STATUS.SEAM_NR", "torvalds/linux c
 source("SMI", "KVM: TDX: Handle EXIT_REASON_OTHER_SMI", "torvalds/linux commit 6c441e4d6e72")
 source("LNX", "Linux host support for TDX", "torvalds/linux arch/x86/virt/vmx/tdx/",
        "https://github.com/torvalds/linux/blob/v7.2-rc1/")
+source("LNXE", "Linux: the early series in which the kernel launched NP-SEAMLDR", "intel/tdx arch/x86/kvm/boot/seam/",
+       "https://github.com/intel/tdx/blob/20e6065339af/")
 source("PSL", "P-SEAMLDR 1.5 source as published", "sslab-gatech/seam-loader seam-loader-main-1.5/p-seam-loader/",
        "https://github.com/sslab-gatech/seam-loader/blob/c0d6f0792098/seam-loader-main-1.5/p-seam-loader/")
 source("PSL10", "P-SEAMLDR 1.0 source as published", "qizhangz/seam-loader p-seam-loader/",

@@ -27,7 +27,7 @@ _KEPT = (
     "gdtr_base", "gdtr_limit", "idtr_base", "idtr_limit",
     "cs_selector", "ds_selector", "es_selector", "ss_selector", "fs_selector", "gs_selector",
 )
-_LNX = "LNX early RFC arch/x86/kvm/boot/seam/seamldr.S"
+_LNX = "LNXE arch/x86/kvm/boot/seam/seamldr.S"
 
 
 @dataclass(frozen=True, slots=True)

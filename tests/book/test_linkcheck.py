@@ -128,6 +128,6 @@ def test_exit_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
 def test_the_book_s_links_have_the_right_form_and_name_no_place_twice(built_book: BuiltBook) -> None:
     found = links(built_book.html)
-    assert len(found) > 300
+    assert len(found) > 150
     assert {address: answer.detail for address, answer in check(found, None).items() if answer.kind == "form"} == {}
     assert spellings(sorted(found)) == []

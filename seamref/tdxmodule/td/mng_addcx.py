@@ -1,4 +1,4 @@
-"""TDH.MNG.ADDCX (leaf 1): the pages of the TDCS (TDXM tdh_mng_addcx.c)."""
+"""TDH.MNG.ADDCX (leaf 1): the pages of the TDCS (TDXM tdh_mng_add_cx.c)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from seamref.tdxmodule.td.checks import RDX_TDR, S, add_child, page
 from seamref.tdxmodule.td.create import drawn
 from seamref.tdxmodule.td.sept import free_entries
 
-_X = ref("tdh_mng_addcx.c")
+_X = ref("tdh_mng_add_cx.c")
 MNG_ADDCX: CheckTable[Call, Answer] = CheckTable("TDH.MNG.ADDCX", (
     Check("MNG.ADDCX.fatal", "the TD is fatally broken", lambda c: RDX_TDR(c).num("fatal") != 0,
           Answer(S.TDX_TD_FATAL), _X),

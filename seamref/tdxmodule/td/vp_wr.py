@@ -1,4 +1,4 @@
-"""TDH.VP.WR (leaf 43): the field of a vCPU that the host writes (TDXM tdh_vp_wr.c)."""
+"""TDH.VP.WR (leaf 43): the field of a vCPU that the host writes (TDXM tdh_vp_rd_wr.c)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from seamref.tdxmodule.system.common import ref
 from seamref.tdxmodule.td.checks import RCX_OWNER, S, owner, page, td_state
 from seamref.tdxmodule.td.vp_init import rcx_tdvps
 
-_Q = ref("tdh_vp_wr.c")
+_Q = ref("tdh_vp_rd_wr.c")
 SHARED_EPTP_FIELD = 0x002000030000203C
 """Metadata field id of a TD VMCS's Shared-EPTP: context 2 (vCPU), 8 bytes, the VMCS encoding."""
 VP_WR: CheckTable[Call, Answer] = CheckTable("TDH.VP.WR", (
