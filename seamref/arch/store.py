@@ -44,7 +44,7 @@ class _Page:
 class _Chunk:
     """Up to 512 pages with one owner; a chunk whose owner is not the asking store is copied before writing."""
 
-    __slots__ = ("digest", "note", "owned", "owner", "pages")
+    __slots__ = ("digest", "note", "owned", "owner", "pages", "parts")
 
     def __init__(self, owner: object, pages: dict[int, _Page]) -> None:
         self.owner = owner
@@ -52,6 +52,7 @@ class _Chunk:
         self.owned: set[int] = set()
         self.digest: bytes | None = None
         self.note: tuple[object, bytes] | None = None  # what digest_without computed, and for which pages
+        self.parts: tuple[object, tuple[bytes, ...]] | None = None  # what somebody else computed from its pages
 
     def fingerprint(self) -> bytes:
         if self.digest is None:
@@ -139,7 +140,7 @@ class Store:
             chunk = self._chunks[number] = _Chunk(self._token, {})
         elif chunk.owner is not self._token:
             chunk = self._chunks[number] = _Chunk(self._token, dict(chunk.pages))
-        chunk.digest = chunk.note = None
+        chunk.digest = chunk.note = chunk.parts = None
         held = chunk.pages.get(index)
         if held is None:
             held = chunk.pages[index] = _Page(bytearray(PAGE), 0)
@@ -208,7 +209,7 @@ class Store:
                     if any(index <= i < index + count for i in chunk.pages):
                         if chunk.owner is not self._token:
                             chunk = self._chunks[number] = _Chunk(self._token, dict(chunk.pages))
-                        chunk.digest = chunk.note = None
+                        chunk.digest = chunk.note = chunk.parts = None
                         for i in [i for i in chunk.pages if index <= i < index + count]:
                             del chunk.pages[i]
                             chunk.owned.discard(i)

@@ -7,7 +7,7 @@ actors are independent when nothing that one writes or adds to is touched by the
 
 from __future__ import annotations
 
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import NamedTuple
 
 from seamref.errors import SeamrefError
@@ -83,6 +83,7 @@ def _bits(names: str) -> int:
     return total
 
 
+@lru_cache(maxsize=256)
 def touch(*, reads: str = "", writes: str = "", adds: str = "") -> Accesses:
     """Accesses by names, separated by spaces; ``module`` stands for all of the module."""
     return Accesses(_bits(reads), _bits(writes), _bits(adds))

@@ -75,7 +75,8 @@ def audit(roots: Sequence[World], *, max_states: int = 100_000, every: int = 1) 
                     _commute(world, one, other, after, plain, complain)
 
     first = roots[0]
-    SAW.begin([cpu.apicid for cpu in first.host.state.cpus], first.setting.own)
+    own = first.setting.own or {}
+    SAW.begin([cpu.apicid for cpu in first.host.state.cpus], own, {slot for _, slot in own.values()}, 4096)
     starts = []
     for root in roots:
         start = root.fork()

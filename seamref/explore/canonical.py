@@ -17,7 +17,6 @@ Not recognising an address costs reduction, never soundness: the parts then mere
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from hashlib import blake2b
 from math import factorial
 from typing import Any, NamedTuple
@@ -27,10 +26,22 @@ from seamref.arch.store import CHUNK
 from seamref.arch.vmcs import FIELDS
 from seamref.explore.world import Setting, World
 from seamref.host.abi import Args
-from seamref.host.records import Cpu, Task, having
+from seamref.host.records import Call, Control, Cpu, Task, members
 
 _WORDS = tuple(field.offset for field in FIELDS if field.size == 8)
 _PAGE = 4096
+_ADDRESSES = ("rcx", "rdx", "r8")
+
+
+def _getters(kind: type[Any], *without: str) -> list[tuple[str, Any]]:
+    return [(name, get) for name, get, _ in members(kind) if name not in without]
+
+
+_PLAIN = [get for _, get in _getters(Cpu, "apicid", "vmxon_region", "vmcs", "tasks")]
+_TASK = [get for _, get in _getters(Task, "call", "returned", "saved", "data")]
+_CALL = [get for _, get in _getters(Call, "args")]
+_CONTROL = [get for _, get in _getters(Control, "rets", "cpus")]
+_ARGS = _getters(Args)
 _LIMIT = 200_000
 
 
@@ -44,6 +55,10 @@ class Print(NamedTuple):
 
 def _digest(data: bytes | bytearray) -> bytes:
     return blake2b(data, digest_size=16).digest()
+
+
+def _as_text(item: tuple[Any, Any]) -> str:
+    return str(item[0])
 
 
 class _Names(dict[int, Any]):
@@ -89,7 +104,14 @@ class Canon:
         self._vmcs: dict[tuple[int, int, bytes], tuple[tuple[tuple[int, str], ...], bytes]] = {}
         self._frozen: dict[int, tuple[Any, bytes]] = {}
         self._whole: dict[tuple[Any, ...], bytes] = {}
-        self._places = [[(which, page, *divmod(page, CHUNK)) for which, page in pages] for pages in self.pages]
+        self._tables: dict[str, tuple[Any, bytes]] = {}
+        self._places: dict[int, list[list[tuple[int, int, int]]]] = {}
+        for cpu, pages in enumerate(self.pages):
+            for which, page in pages:
+                number, index = divmod(page, CHUNK)
+                self._places.setdefault(number, [[] for _ in apicids])[cpu].append((which, page, index))
+        self._unnoted: tuple[tuple[Any, ...], ...] = tuple(() for _ in apicids)
+        self._empty = tuple(b"" for _ in apicids)
 
     # --- addresses
 
@@ -135,7 +157,8 @@ class Canon:
 
     # --- one CPU
 
-    def _lp_part(self, cpu: int, lp: Lp) -> bytes:
+    def lp_part(self, cpu: int, lp: Lp) -> bytes:
+        """The digest of a processor."""
         if lp._digest is None or lp._digest[0] is not self:
             names = self._names[cpu, lp.inSEAM and not lp.inP_SEAMLDR]
             values = [value if value.__class__ is not int or value < _PAGE else names[value] for value in _VALUES(lp)]
@@ -158,32 +181,43 @@ class Canon:
             found = self._vmcs[key] = tuple(words), _digest(data)
         return found
 
-    def _record_part(self, cpu: int, record: Cpu) -> bytes:
+    def record_part(self, cpu: int, record: Cpu) -> bytes:
+        """The digest of the kernel's record of a CPU."""
         known = self._cpu.get(id(record))
         if known is not None and known[0] is record:
             return known[1]
-        plain = having(
-            record, apicid=0, vmxon_region=self._named(cpu, record.vmxon_region), vmcs=self._named(cpu, record.vmcs),
-            tasks=tuple(self._task(cpu, task) for task in record.tasks),
-        )
-        digest = _digest(repr(plain).encode())
+        named = self._named
+        digest = _digest(repr((
+            named(cpu, record.vmxon_region), named(cpu, record.vmcs), [self._task(cpu, task) for task in record.tasks],
+            [get(record) for get in _PLAIN],
+        )).encode())
         if len(self._cpu) > _LIMIT:
             self._cpu.clear()
         self._cpu[id(record)] = record, digest
         return digest
 
-    def _task(self, cpu: int, task: Task) -> Task:
+    def _task(self, cpu: int, task: Task) -> tuple[Any, ...]:
         named = self._named
 
-        def plain(args: Args) -> Args:
-            return replace(args, **{name: named(cpu, getattr(args, name)) for name in ("rcx", "rdx", "r8")})
+        def plain(args: Args) -> list[Any]:
+            return [named(cpu, get(args)) if name in _ADDRESSES else get(args) for name, get in _ARGS]
 
         call, returned = task.call, task.returned
-        if call is not None:
-            call = replace(call, args=plain(call.args))
-        if returned is not None:
-            returned = replace(returned, args=plain(returned.args))
-        return replace(task, saved=named(cpu, task.saved), data=named(cpu, task.data), call=call, returned=returned)
+        return (
+            [get(task) for get in _TASK], named(cpu, task.saved), named(cpu, task.data),
+            call if call is None else ([get(call) for get in _CALL], plain(call.args)),
+            returned if returned is None else (returned.rax, plain(returned.args)),
+        )
+
+    def _table(self, name: str, value: Any) -> bytes:
+        """The digest of a dictionary or set of the platform, remembered while it is equal to the last one."""
+        known = self._tables.get(name)
+        if known is not None and known[0] == value:
+            return known[1]
+        items = value.items() if isinstance(value, dict) else value
+        digest = _digest(repr(sorted(items, key=_as_text) if name == "board" else sorted(items)).encode())
+        self._tables[name] = value.copy(), digest
+        return digest
 
     def _frozen_part(self, value: Any) -> bytes:
         """The digest of a value that never changes, remembered by which object it is."""
@@ -196,17 +230,28 @@ class Canon:
         self._frozen[id(value)] = value, digest
         return digest
 
-    def _page_parts(self, world: World, cpu: int) -> list[bytes]:
-        """One part for each of a CPU's own pages."""
+    def _page_parts(self, world: World) -> list[tuple[bytes, ...]]:
+        """The parts of each CPU's own pages: for every chunk that holds some, those of all CPUs."""
         chunks = world.host.platform.store_._chunks
-        parts = []
-        for which, page, number, index in self._places[cpu]:
+        found = []
+        for number, places in self._places.items():
             chunk = chunks.get(number)
-            held = chunk.pages.get(index) if chunk is not None else None
-            raw = b"" if held is None else held.digest if held.digest is not None else held.fingerprint()
-            part = self._page.get((cpu, raw)) if raw else b"-"
-            parts.append(part if part is not None else self._page_part(world, cpu, which, page, raw))
-        return parts
+            if chunk is None:
+                found.append(self._empty)
+                continue
+            if chunk.parts is None or chunk.parts[0] is not self:
+                parts = []
+                for cpu, held in enumerate(places):
+                    mine = []
+                    for which, page, index in held:
+                        at = chunk.pages.get(index)
+                        raw = b"" if at is None else at.digest if at.digest is not None else at.fingerprint()
+                        part = self._page.get((cpu, raw)) if raw else b"-"
+                        mine.append(part if part is not None else self._page_part(world, cpu, which, page, raw))
+                    parts.append(b"".join(mine))
+                chunk.parts = self, tuple(parts)
+            found.append(chunk.parts[1])
+        return found
 
     def _page_part(self, world: World, cpu: int, which: int, page: int, raw: bytes) -> bytes:
         store = world.host.platform.store_
@@ -295,13 +340,13 @@ class Canon:
         dead = mutex is None or platform.peek_lp(mutex).program_state is None
         bitmaps = self._bits(world, mine, dead)
         mentions = self._mentions(world, mine, dead)
-        update = state.update
+        update, control = state.update, None
         if update is not None:
             wrong = 0
             for cpu, ret in update.rets:  # who returned 0 when is read by nobody; errors keep their order
                 mine[cpu].append(("returned", int(ret), wrong if ret else 0))
                 wrong += bool(ret)
-            update = having(update, rets=(), cpus=(len(update.cpus),))
+            control = (len(update.cpus), [get(update) for get in _CONTROL])
         for name, holder in (("seamldr_lock", state.seamldr_lock), ("sysinit_lock", state.sysinit_lock)):
             if holder is not None:
                 mine[holder].append(name)
@@ -314,27 +359,32 @@ class Canon:
             else:
                 faults.append(armed)
         parts = []
+        pages = self._page_parts(world)
+        lps, cpus = platform._lps, state.cpus
+        notes = rest.notes or self._unnoted
         for cpu, id in enumerate(self.apicids):
-            lp = platform.peek_lp(id)
-            key = (self._lp_part(cpu, lp), self._record_part(cpu, state.cpus[cpu]), rest.scripts[cpu],
-                   rest.running[cpu], rest.results[cpu], world.noted(cpu), *mine[cpu], *self._page_parts(world, cpu))
+            lp = lps[id]
+            digest = lp._digest
+            key = (digest[1] if digest is not None and digest[0] is self else self.lp_part(cpu, lp),
+                   self.record_part(cpu, cpus[cpu]), rest.scripts[cpu], rest.running[cpu], rest.results[cpu],
+                   notes[cpu], *mine[cpu], *[chunk[cpu] for chunk in pages])
             part = self._whole.get(key)
             if part is None:
                 if len(self._whole) > _LIMIT:
                     self._whole.clear()
                 part = self._whole[key] = _digest(repr(key).encode())
             parts.append(part)
-        frozen = self._frozen_part
+        frozen, table = self._frozen_part, self._table
         shared = (
             platform.SEAMEXTEND, platform.p_seamldr_range, frozen(platform.seamdb), platform.bios_se_svn,
-            platform.svn_locked,
-            sorted(platform.key_table.items()), sorted(platform.flushed_sub_blocks), platform.entropy_drawn,
-            sorted(platform.injected.items()), sorted(platform.txt.items()),
-            sorted(platform.board.items(), key=lambda item: str(item[0])),
-            sorted(platform.msrs.items()), sorted(platform.package_msrs.items()),
-            frozen(state.module), frozen(state.sysinfo), sorted(state.features), sorted(state.bugs),
-            state.hotplug_readers, update, frozen(state.upload), frozen(state.device), frozen(state.tds),
-            frozen(state.heap), sorted(state.printed_once), faults, frozen(rest.extras), frozen(rest.ghost),
+            platform.svn_locked, table("key_table", platform.key_table),
+            table("flushed_sub_blocks", platform.flushed_sub_blocks), platform.entropy_drawn,
+            table("injected", platform.injected), table("txt", platform.txt), table("board", platform.board),
+            table("msrs", platform.msrs), table("package_msrs", platform.package_msrs),
+            frozen(state.module), frozen(state.sysinfo), table("features", state.features), table("bugs", state.bugs),
+            state.hotplug_readers, control, frozen(state.upload), frozen(state.device), frozen(state.tds),
+            frozen(state.heap), table("printed_once", state.printed_once), faults, frozen(rest.extras),
+            frozen(rest.ghost),
         )
         memory = platform.store_.digest_without(self.left_out)
         return _digest(memory + bitmaps + mentions + repr(shared).encode()), parts

@@ -33,7 +33,7 @@ from seamref.explore.memo import remembering
 from seamref.explore.observe import SAW, Seen, observed
 from seamref.explore.parallel import in_processes
 from seamref.explore.properties import Property, get_property
-from seamref.explore.races import Pending, Race, alone, follow, merge, renamed
+from seamref.explore.races import Pending, Race, follow, merge, renamed
 from seamref.explore.world import FAULTS, STRIKE, Did, World
 
 if TYPE_CHECKING:
@@ -162,6 +162,7 @@ class Search:
     watch: Callable[[World, list[int], list[int]], None] | None = None
     races: dict[str, str] = field(default_factory=dict)
     unlike: str = ""
+    opened: frozenset[int] = frozenset()
     struck: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -169,11 +170,13 @@ class Search:
         apicids = tuple(cpu.apicid for cpu in first.host.state.cpus)
         self._canon = Canon(first.setting, apicids, self.symmetry)
         self._everybody = (1 << len(first.actors)) - 1
+        self._apicids = apicids
         self._compared: set[tuple[str, int, int]] = set()
         self._pending: list[Pending] = []
         self._place: tuple[int, int] = (0, 0)
+        self._closed = self.opened
         if self.por:
-            SAW.begin(apicids, first.setting.own)
+            SAW.begin(apicids, first.setting.own, self.opened)
             for root in self.roots:
                 root.host = observed(root.host)
         self._steps = [p for p in self.properties if p.step is not None]
@@ -183,9 +186,11 @@ class Search:
 
     _canon: Canon = field(init=False)
     _everybody: int = field(init=False)
+    _apicids: tuple[int, ...] = field(init=False)
     _compared: set[tuple[str, int, int]] = field(init=False)
     _pending: list[Pending] = field(init=False)
     _place: tuple[int, int] = field(init=False)
+    _closed: frozenset[int] = field(init=False)
     _steps: list[Property] = field(init=False)
     _finals: list[Property] = field(init=False)
     _began: float = field(init=False)
@@ -195,21 +200,38 @@ class Search:
 
     def run(self) -> None:
         """Level by level until nothing is left, something breaks, or a bound is met."""
-        frontier = self._first_level()
         try:
-            while frontier and not self.why:
-                if len(self.widths) > self.max_depth:
-                    self.why = f"runs of more than {self.max_depth:,} steps"
-                    return
-                used = _resident()
-                if used > self.max_memory:
-                    self.why = f"{used:,.0f} MiB in use: the bound of {self.max_memory:,} MiB is met (max_memory)"
-                    return
-                frontier = self._next_level(frontier)
-                if self.broken and self._enough():
-                    self.why = "stopped at the first counterexample"
+            self._run()
+            while self.opened is not self._closed and not (self.why or self.contradicted or self.unlike or (
+                    self.broken and self._enough())):
+                self._begin_again()
+                self._run()
         except KeyboardInterrupt:
             self.why = "interrupted"
+
+    def _begin_again(self) -> None:
+        """As new, with words told apart that others touched."""
+        self._closed = self.opened
+        SAW.begin(self._apicids, self.roots[0].setting.own, self.opened)
+        self.states = self.worlds = self.transitions = self.ends = 0
+        for held in (self.broken, self.outcomes, self.races, self.struck, self._compared):
+            held.clear()
+        for listed in (self.widths, self.parents, self.actors, self._pending):
+            listed.clear()
+
+    def _run(self) -> None:
+        frontier = self._first_level()
+        while frontier and not self.why:
+            if len(self.widths) > self.max_depth:
+                self.why = f"runs of more than {self.max_depth:,} steps"
+                return
+            used = _resident()
+            if used > self.max_memory:
+                self.why = f"{used:,.0f} MiB in use: the bound of {self.max_memory:,} MiB is met (max_memory)"
+                return
+            frontier = self._next_level(frontier)
+            if self.broken and self._enough():
+                self.why = "stopped at the first counterexample"
 
     def _first_level(self) -> list[World]:
         seen: dict[bytes, int] = {}
@@ -272,11 +294,15 @@ class Search:
                     keep(child, pending, index, choice)
                 else:
                     self._met_again(child, pending, key, following, pendings, known[key.key])
-            if self.contradicted is not None or self.unlike or self._enough():
+            if self._again() or self._enough():
                 break
         self.widths.append(len(following))
         self._pending = pendings
-        return following if self.contradicted is None and not self.unlike else []
+        return [] if self._again() else following
+
+    def _again(self) -> bool:
+        """Whether something that was taken for granted is not so, and the search has to begin again."""
+        return self.contradicted is not None or self.unlike != "" or self.opened is not self._closed
 
     def _enough(self) -> bool:
         if self.stop_all:
@@ -325,16 +351,20 @@ class Search:
         the step."""
         actor = choice % STRIKE
         notes, checked = SAW.noted(), SAW.looked()
-        own = sum(SAW.cpu[world.host.state.cpus[actor].apicid]) if actor < world.cpus else 0
+        cpu = actor if actor < world.cpus else -1
+        own = SAW.mine[cpu] if cpu >= 0 else 0
         if wrong or checked & (seen.writes | seen.adds) & ~own or _mode(world, actor) != _mode(
                 child, actor):
             looked |= checked & ~notes
         if looked | notes:
             seen = Seen(seen.reads | looked, seen.writes | notes, seen.adds, seen.joins)
-        after = follow(followed, world, child, actor, choice, seen, self._everybody, self._raced)
-        if single:
-            alone(after, world, actor, seen)
-        return after
+        self._foreign(cpu, seen.reads | seen.writes | seen.adds)
+        return follow(followed, world, child, actor, choice, seen, self._everybody, self._canon, self._raced, single)
+
+    def _foreign(self, cpu: int, places: int) -> None:
+        """Whether a step touched another CPU's own pages: from then on their words are told apart."""
+        if places & SAW.rests[cpu]:
+            self.opened |= SAW.foreign(cpu, places)
 
     def _raced(self, race: Race) -> None:
         self.races.setdefault(race.site, race.text)
@@ -423,7 +453,9 @@ class Search:
                     SAW.reset()
                     world.is_enabled(actor)
                     waits = Seen(SAW.looked())
-                    follow(self._pending[index], world, world, actor, actor, waits, self._everybody, self._raced)
+                    self._foreign(actor if actor < world.cpus else -1, waits.reads)
+                    follow(self._pending[index], world, world, actor, actor, waits, self._everybody, self._canon,
+                           self._raced)
 
     def _bound(self) -> bool:
         if self.states >= self.max_states:
@@ -505,8 +537,10 @@ def search(roots: Sequence[World], names: Sequence[str], **knobs: Any) -> Search
     assume = knobs.pop("assume", Assume())
     widened: dict[str, str] = {}
     unlike = ""
+    opened: frozenset[int] = frozenset()
     while True:
-        found = Search([root.fork() for root in roots], properties, assume=assume, widened=frozenset(widened), **knobs)
+        found = Search([root.fork() for root in roots], properties, assume=assume, widened=frozenset(widened),
+                       opened=opened, **knobs)
         found.run()
         enough = bool(found.broken) and found._enough()
         more = {site: text for site, text in found.races.items() if site not in widened}
@@ -514,6 +548,7 @@ def search(roots: Sequence[World], names: Sequence[str], **knobs: Any) -> Search
             found.races = widened
             found.unlike = unlike
             return found
+        opened = found.opened
         if found.contradicted is not None:
             assume = found.contradicted  # what else it saw, it saw on a wrong assumption
             continue

@@ -94,45 +94,95 @@ class _OfCpu(dict[int, tuple[int, ...]]):
         return (0,) * len(PARTS)
 
 
-class Recorder:
-    """Notes of the step under way, and the numbering of places for one exploration."""
+RESERVED = 24
+"""Words of a CPU's own pages that can be noted one by one."""
+_FIRST = len(NAMED)
+_DOORS = 3  # of an own page: the two of every page, and one for all words that are not told apart
 
-    __slots__ = ("_memory", "_names", "arrived", "chunks", "cpu", "last", "memory_of", "next", "notes", "own", "pages",
-                 "permuted", "reads", "saved", "tied", "walks", "words", "writes")
+
+class Recorder:
+    """Notes of the step under way, and the numbering of places for one exploration.
+
+    What belongs to one CPU has a block of numbers of its own, the same for all: its parts, the doors of its pages,
+    words in them.  So an exchange of CPUs is an exchange of blocks.  Words of an own page are told apart only in pages
+    that are ``opened``: while nobody but their CPU touches them, it does not matter which; :meth:`foreign` says where
+    somebody did.
+    """
+
+    __slots__ = (
+        "_memory",
+        "_names",
+        "_open",
+        "_pages_of",
+        "_slots",
+        "_stride",
+        "arrived",
+        "block",
+        "chunks",
+        "cpu",
+        "last",
+        "mine",
+        "next",
+        "notes",
+        "noting",
+        "opened",
+        "own",
+        "pages",
+        "reads",
+        "reserved",
+        "rests",
+        "saved",
+        "tied",
+        "walks",
+        "words",
+        "writes",
+    )
     # "last": additions; kept short because it is touched at every access
 
     def __init__(self) -> None:
         self.begin((), None)
 
-    def begin(self, apicids: Iterable[int], own: Mapping[int, tuple[int, int]] | None) -> None:
-        """Number the places of an exploration with these processors; ``own``: pages of one CPU each."""
+    def begin(self, apicids: Iterable[int], own: Mapping[int, tuple[int, int]] | None,
+              opened: Iterable[int] = (), reserved: int = RESERVED) -> None:
+        """Number the places of an exploration with these processors; ``own``: pages of one CPU each, ``opened``: which
+        of a CPU's pages others touch word by word too."""
         self.reads = self.writes = self.last = 0
         self.arrived = False
         self.own = own or {}
+        self.opened, self.reserved = frozenset(opened), reserved
         self.cpu = _OfCpu()
-        self._names: list[str] = list(NAMED)
-        self.memory_of: list[tuple[str, int]] = [("", 0)] * len(NAMED)  # ("cpu" | "page" | "word", which)
-        self.next = 1 << len(NAMED)
-        self.tied = 0
-        for number, id in enumerate(apicids):
-            bits = []
-            for part in PARTS:
-                bits.append(self._new(f"{part} of CPU {number}", ("cpu", number)))
-                self.tied |= bits[-1]
-            self.cpu[id] = tuple(bits)
-        self.saved = self.tied
+        ids = tuple(apicids)
+        self._names: list[str] = []
+        self._slots = 1 + max((slot for _, slot in self.own.values()), default=-1)
+        self._pages_of = {held: page for page, held in self.own.items()}
+        self._open: dict[tuple[int, int], int] = {}
+        self._stride = len(PARTS) + _DOORS * self._slots + reserved
+        whole, parts = (1 << self._stride) - 1, (1 << len(PARTS)) - 1
+        self.block: list[int] = []
+        self.mine: list[int] = []
+        for number, id in enumerate(ids):
+            at = _FIRST + number * self._stride
+            self.cpu[id] = tuple(1 << at + part for part in range(len(PARTS)))
+            self.block.append(whole << at)
+            self.mine.append(parts << at)
+        self.saved, self.tied = sum(self.mine), sum(self.block)
+        rests = sum(1 << len(PARTS) + _DOORS * slot + 2 for slot in range(self._slots) if slot not in self.opened)
+        self.rests = [
+            sum(rests << _FIRST + other * self._stride for other in range(len(ids)) if other != number)
+            for number in range(len(ids) + 1)
+        ]
+        self.next = 1 << _FIRST + len(ids) * self._stride
         self.pages: dict[int, int] = {}
         self.words: dict[int, int] = {}
         self.walks: dict[tuple[int, ...], int] = {}
         self.chunks: dict[int, int] = {}
         self.notes: dict[str, int] = {}
+        self.noting = sum(bits[NOTES] for bits in self.cpu.values())
         self._memory: dict[tuple[int, int], tuple[int, int, int, int]] = {}
-        self.permuted: dict[tuple[tuple[int, ...], int], int] = {}
 
-    def _new(self, name: str, of: tuple[str, int]) -> int:
+    def _new(self, name: str) -> int:
         bit, self.next = self.next, self.next << 1
         self._names.append(name)
-        self.memory_of.append(of)
         return bit
 
     def reset(self) -> None:
@@ -143,22 +193,31 @@ class Recorder:
     def taken(self, number: int) -> Seen:
         """What the step of a CPU touched (-1: of another actor); whoever arrived last may do nothing else."""
         if self.arrived:
-            mine = 0
-            for id, bits in self.cpu.items():
-                if self.number_of(id) == number:
-                    mine = sum(bits)
+            mine = self.mine[number] if number >= 0 else 0
             if (self.writes | self.last) & ~(mine | STATE | ACKS | FAILURES) or self.reads & ~(mine | _ALL_UPDATE):
                 self.writes |= ACKS
                 self.arrived = False
         return Seen(self.reads, self.writes, self.last, ACKS if self.arrived else 0)
 
-    def number_of(self, id: int) -> int:
-        """The CPU number of an x2APIC id."""
-        return self.memory_of[self.cpu[id][0].bit_length() - 1][1]
+    def foreign(self, number: int, places: int) -> frozenset[int]:
+        """Which of a CPU's pages somebody else has touched word by word: CPU ``number`` (-1: who is no CPU) did."""
+        found = places & self.rests[number]
+        slots = set()
+        while found:
+            low = found & -found
+            found ^= low
+            slots.add(((low.bit_length() - 1 - _FIRST) % self._stride - len(PARTS)) // _DOORS)
+        return frozenset(slots)
+
+    def part(self, place: int) -> tuple[int, int]:
+        """Which CPU a place belongs to, and which number it has there; (-1, 0): to none."""
+        if not place & self.tied:
+            return -1, 0
+        return divmod(place.bit_length() - 1 - _FIRST, self._stride)
 
     def noted(self) -> int:
         """The notes of properties that were written since the last reset."""
-        return self.writes & (sum(self.notes.values()) | sum(bits[NOTES] for bits in self.cpu.values()))
+        return self.writes & self.noting
 
     def looked(self) -> int:
         """Everything that was touched since the last reset, as one set."""
@@ -200,30 +259,44 @@ class Recorder:
     def _chunk(self, door: int) -> int:
         bit = self.chunks.get(door)
         if bit is None:
-            bit = self.chunks[door] = self._new(f"the 2 MiB at 0x{door >> 1 << 21:X}", ("", 0))
+            bit = self.chunks[door] = self._new(f"the 2 MiB at 0x{door >> 1 << 21:X}")
         return bit
 
     def _page(self, door: int) -> int:
         bit = self.pages.get(door)
         if bit is None:
-            bit = self.pages[door] = self._new(f"the page at 0x{door >> 1 << 12:X}", ("page", door))
-            if door >> 1 in self.own:
-                self.tied |= bit
+            held = self.own.get(door >> 1)
+            bit = self.pages[door] = (
+                self._new(f"the page at 0x{door >> 1 << 12:X}") if held is None
+                else 1 << self._own(*held) + door % 2
+            )
         return bit
+
+    def _own(self, cpu: int, slot: int) -> int:
+        return _FIRST + cpu * self._stride + len(PARTS) + _DOORS * slot
 
     def _word(self, word: int) -> int:
         bit = self.words.get(word)
         if bit is None:
-            bit = self.words[word] = self._new(f"memory at 0x{word << WORD:X}", ("word", word))
-            if word >> 12 - WORD in self.own:
-                self.tied |= bit
+            held = self.own.get(word >> 12 - WORD)
+            if held is None:
+                bit = self._new(f"memory at 0x{word << WORD:X}")
+            else:
+                cpu, slot = held
+                bit = 1 << self._own(cpu, slot) + 2
+                if slot in self.opened:
+                    which = self._open.setdefault((slot, word & (1 << 12 - WORD) - 1), len(self._open))
+                    if which < self.reserved:
+                        bit = 1 << self._own(cpu, self._slots) + which
+            self.words[word] = bit
         return bit
 
     def note(self, name: str) -> int:
         """A property's note."""
         bit = self.notes.get(name)
         if bit is None:
-            bit = self.notes[name] = self._new(f"the note {name!r} of a property", ("", 0))
+            bit = self.notes[name] = self._new(f"the note {name!r} of a property")
+            self.noting |= bit
         return bit
 
     # --- for people, and for symmetry
@@ -233,38 +306,39 @@ class Recorder:
         names: list[str] = []
         while places and len(names) <= most:
             low = places & -places
-            names.append(self._names[low.bit_length() - 1])
+            names.append(self._name(low))
             places ^= low
         return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
+    def _name(self, place: int) -> str:
+        number = place.bit_length() - 1
+        if number < _FIRST:
+            return NAMED[number]
+        if not place & self.tied:
+            return self._names[number - _FIRST - len(self.block) * self._stride]
+        cpu, which = self.part(place)
+        if which < len(PARTS):
+            return f"{PARTS[which]} of CPU {cpu}"
+        slot, door = divmod(which - len(PARTS), _DOORS)
+        if slot < self._slots:
+            at = self._pages_of[cpu, slot] << 12
+            return f"the page at 0x{at:X}" if door < 2 else f"memory in the page at 0x{at:X}"
+        (slot, word), = (held for held, at in self._open.items() if at == which - len(PARTS) - _DOORS * self._slots)
+        return f"memory at 0x{(self._pages_of[cpu, slot] << 12) + (word << WORD):X}"
+
     def permute(self, places: int, order: tuple[int, ...]) -> int:
         """The same places when CPU n is called ``order[n]``."""
-        moved = places & self.tied
-        if not moved:
+        if not places & self.tied:
             return places
-        key = order, moved
-        found = self.permuted.get(key)
-        if found is None:
-            found = 0
-            left = moved
-            while left:
-                low = left & -left
-                left ^= low
-                found |= self._moved(low, order)
-            self.permuted[key] = found
-        return places & ~self.tied | found
-
-    def _moved(self, bit: int, order: tuple[int, ...]) -> int:
-        kind, which = self.memory_of[bit.bit_length() - 1]
-        if kind == "cpu":
-            ids = list(self.cpu)
-            return self.cpu[ids[order[which]]][self.cpu[ids[which]].index(bit)]
-        page = which >> 1 if kind == "page" else which >> 12 - WORD
-        cpu, slot = self.own[page]
-        other = next(p for p, held in self.own.items() if held == (order[cpu], slot))
-        if kind == "page":
-            return self._page(2 * other + which % 2)
-        return self._word(other << 12 - WORD | which & (1 << 12 - WORD) - 1)
+        block, stride = self.block, self._stride
+        found = 0
+        for cpu, other in enumerate(order):
+            if cpu != other:
+                held = places & block[cpu]
+                if held:
+                    places ^= held
+                    found |= held << (other - cpu) * stride if other > cpu else held >> (cpu - other) * stride
+        return places | found
 
 
 SAW = Recorder()

@@ -39,7 +39,7 @@ def test_explore__interrupted_keeps_its_counts() -> None:
     def interrupt(world: object, enabled: object, chosen: object) -> None:
         nonlocal calls
         calls += 1
-        if calls == 20:
+        if calls == 60:
             raise KeyboardInterrupt
 
     search = Search(get_scenario("update").roots(2), [get_property("no-deadlock")], watch=interrupt)
