@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from seamref.arch import lab
 from seamref.arch.memory import MEMORY, Agent, Verdict, get_agent, judge_read
+from seamref.arch.msr import SEAMRR_BASE, SEAMRR_MASK
 from seamref.arch.outcome import Fault, Vector
 from seamref.arch.platform import Platform, PlatformConfig, Topology
 from seamref.arch.revision import SILICON, Denied, Integrity
@@ -89,6 +90,15 @@ ACCESS = [
     *((agent, MODULE, Verdict.DENIED, "MEMORY.module_range")
       for agent in (Agent.HOST, Agent.GUEST, Agent.SMM, Agent.DMA, Agent.TD, Agent.ACM)),
     *((agent, MODULE, Verdict.ALLOWED, "MEMORY") for agent in (Agent.MODULE, Agent.P_SEAMLDR, Agent.CPU)),
+    (Agent.HOST, lab.SEAMRR.base - 8, Verdict.ALLOWED, "MEMORY"),  # ends where SEAMRR begins
+    (Agent.HOST, lab.SEAMRR.base - 7, Verdict.DENIED, "MEMORY.module_range"),
+    (Agent.HOST, lab.SEAMRR.end - 1, Verdict.DENIED, "MEMORY.p_seamldr_range"),
+    (Agent.HOST, lab.SEAMRR.end, Verdict.ALLOWED, "MEMORY"),
+    (Agent.HOST, lab.SEAMRR.end + 8, Verdict.ALLOWED, "MEMORY"),
+    (Agent.MODULE, lab.P_SEAMLDR_RANGE.base - 8, Verdict.ALLOWED, "MEMORY"),
+    (Agent.MODULE, lab.P_SEAMLDR_RANGE.base - 7, Verdict.DENIED, "MEMORY.p_seamldr_range"),
+    (Agent.MODULE, (1 << 52) - 8, Verdict.ALLOWED, "MEMORY"),  # the last bytes that have an address
+    (Agent.MODULE, (1 << 52) - 7, Verdict.RESERVED_BIT, "MEMORY.width"),
     (Agent.HOST, lab.SEAMRR.base - 4, Verdict.DENIED, "MEMORY.module_range"),  # 8 bytes across the edge
     (Agent.HOST, 1 << 50 | MODULE, Verdict.DENIED, "MEMORY.module_range"),  # the range match ignores KeyID bits
 ]
@@ -103,6 +113,24 @@ def test_MEMORY__who_may_touch_what(
 
 def test_MEMORY__every_row_is_exercised() -> None:
     assert {clause for *_, clause in ACCESS} == {"MEMORY", *(row.id for row in MEMORY)}
+
+
+def test_MEMORY_dma_range__a_device_meets_the_range_also_while_VALID_is_0() -> None:
+    platform = lab.platform()
+    lp = platform.lp(0)
+    lp.msrs[SEAMRR_BASE], lp.msrs[SEAMRR_MASK] = 0x80000008, 0xFFFFFC000400  # 64 MiB, LOCK, not VALID
+    for agent, at, verdict in (
+        (Agent.DMA, 0x70000000, Verdict.ALLOWED), (Agent.DMA, 0x80000000, Verdict.DENIED),
+        (Agent.DMA, 0x83FFFFF8, Verdict.DENIED), (Agent.DMA, 0x84000000, Verdict.ALLOWED),
+        (Agent.HOST, 0x80000000, Verdict.ALLOWED),
+    ):
+        assert platform.judge(agent, at, 8, False)[0] is verdict, hex(at)
+    platform.p_seamldr_range = None  # before MCHECK told it
+    assert platform.judge(Agent.DMA, 0x80000000, 8, False)[0] is Verdict.ALLOWED
+    platform = lab.platform()
+    for address in (SEAMRR_BASE, SEAMRR_MASK):
+        del platform.lp(0).msrs[address]
+    assert platform.judge(Agent.DMA, 0x200000, 8, False)[0] is Verdict.ALLOWED
 
 
 def test_MEMORY_denied__abort_page_reads_ones_and_drops_writes(platform: Platform) -> None:

@@ -23,6 +23,7 @@ from seamref.arch.exhaustive import (
     state_of,
 )
 from seamref.arch.lp import ARITHMETIC, CF, Mode
+from seamref.arch.msr import SEAMRR_BASE, SEAMRR_MASK
 from seamref.arch.outcome import Entered, ExitReason, Fault, Left, Target, Vector, VmExit, VmFailInvalid, VmFailValid
 from seamref.arch.platform import Platform, Topology
 from seamref.arch.revision import (
@@ -84,6 +85,45 @@ def test_SEAMCALL_no_SEAM__a_processor_without_SEAM() -> None:
     platform = lab.platform()
     platform.config = replace(platform.config, has_SEAM=False)
     assert seamcall(platform, 0) == Fault(Vector.UD, None, "SEAMCALL.no_SEAM")
+
+
+NEEDS_ALL = replace(SILICON, name="needs all", seamrr_needs_all=True)
+
+
+@pytest.mark.parametrize(("revision", "mask", "base", "passes"), [
+    *((SILICON, mask, base, bool(mask & 0x800)) for mask in (0, 0x400, 0x800, 0xC00, 0x7FF) for base in (0, 8)),
+    *((NEEDS_ALL, mask, base, mask & 0xC00 == 0xC00 and bool(base & 8))
+      for mask in (0, 0x400, 0x800, 0xC00, 0xFFF, 0x3FF) for base in (0, 8, 7, 15)),
+    *((revision, None, 8, False) for revision in (SILICON, NEEDS_ALL)),
+    (NEEDS_ALL, 0xC00, None, False),
+])
+def test_SEAMCALL_seamrr__VALID_alone_or_by_revision_CONFIGURED_and_LOCK_too(
+    revision: Revision, mask: int | None, base: int | None, passes: bool
+) -> None:
+    platform = lab.platform(revision=revision)
+    lp = platform.lp(0)
+    for address, field, bits in ((SEAMRR_MASK, 0xFFFFFC000000, mask), (SEAMRR_BASE, 0x7C000000, base)):
+        if bits is None:
+            del lp.msrs[address]
+        else:
+            lp.msrs[address] = field | bits
+    row = SEAMCALL.decide(SeamcallState(platform, lp), revision)
+    assert (row.id if row else None) == (None if passes else "SEAMCALL.seamrr")
+
+
+@pytest.mark.parametrize("cpl", [1, 2, 3])
+def test_SEAMCALL_cpl__every_level_above_0_is_refused(cpl: int) -> None:
+    for revision, clause in ((SILICON, "SEAMCALL.cpl"), (REV_343754_002, "SEAMCALL.cpl_late")):
+        platform = lab.platform(revision=revision)
+        platform.lp(0).cpl = cpl
+        assert seamcall(platform, 0) == Fault(Vector.GP, 0, clause)
+    platform = entered()
+    platform.lp(0).cpl = cpl
+    assert seamret(platform, 0) == Fault(Vector.GP, 0, "SEAMRET.cpl")
+    platform = lab.platform()
+    vmlaunch(platform, 0)
+    platform.lp(0).cpl = cpl
+    assert tdcall(platform, 0) == Fault(Vector.GP, 0, "TDCALL.cpl")
 
 
 def test_SEAMCALL__the_table_of_rows_is_complete() -> None:
@@ -169,6 +209,7 @@ def test_SEAMCALL_enter__full_effect() -> None:
     assert (lp.rip, lp.rax, lp.rcx) == (lab.CODE, P | 1, 77)
     assert lp.ibrs_barriers == barriers + 1
     assert [type(event) for event in seen] == [MutexChanged, ModeChanged, InstructionEnded]
+    assert seen[0] == MutexChanged(1, True)
 
 
 def test_SEAMCALL_enter__bit29_follows_the_revision() -> None:
@@ -201,6 +242,22 @@ def test_SEAMCALL_mutex_leak__a_text_that_forgets_the_release_locks_everybody_ou
     assert seamcall(platform, 0) == VmFailInvalid("SEAMCALL.p_seamldr_not_ready")
     lab.set_ready(platform, p_seamldr=True)
     assert seamcall(platform, 1) == VmFailInvalid("SEAMCALL.p_seamldr_busy")
+
+
+def test_SEAMCALL_mutex_leak__only_that_failure_leaves_the_mutex_taken() -> None:
+    platform = lab.platform(revision=replace(SILICON, mutex_released=False))
+    lab.set_ready(platform, seam=False)
+    assert seamcall(platform, 0) == VmFailInvalid("SEAMCALL.module_not_ready")
+    assert platform.P_SEAMLDR_MUTEX is None
+    platform.lp(0).rax = platform.lp(1).rax = P
+    assert isinstance(seamcall(platform, 0), Entered)
+    assert seamcall(platform, 1) == VmFailInvalid("SEAMCALL.p_seamldr_busy")
+    assert platform.P_SEAMLDR_MUTEX == 0
+    platform = lab.platform()
+    lab.set_ready(platform, p_seamldr=False)
+    platform.lp(0).rax = P
+    assert seamcall(platform, 0) == VmFailInvalid("SEAMCALL.p_seamldr_not_ready")
+    assert platform.P_SEAMLDR_MUTEX is None
 
 
 def test_SEAMCALL_non_root__a_guest_exits_to_its_vmm() -> None:
@@ -265,6 +322,33 @@ def test_SEAMRET__each_row_and_a_failure_leaves_SEAM_as_it_was(clause: str) -> N
 
 def test_SEAMRET__the_table_of_rows_is_complete() -> None:
     assert set(SEAMRET_ROWS) == {row.id for row in SEAMRET}
+
+
+@pytest.mark.parametrize(("count", "address", "fails"), [
+    (0, 1, False), (0, 15, False), (1, 0, False), (1, 16, False), *((1, at, True) for at in (1, 2, 4, 8, 15)),
+    (512, 1, True),
+])
+def test_SEAMRET_msr_load__only_a_list_with_entries_has_an_address_and_that_is_16_byte_aligned(
+    count: int, address: int, fails: bool
+) -> None:
+    platform = entered(target=P)
+    data = current(platform.lp(0)).data
+    put(data, "entry_msr_load_count", count)
+    put(data, "entry_msr_load_address", address)
+    assert seamret(platform, 0).clause == ("SEAMRET.msr_load" if fails else "SEAMRET.leave")
+
+
+@pytest.mark.parametrize("target", [0, P])
+def test_SEAMRET__what_a_listener_is_told(target: int) -> None:
+    platform = entered(target=target)
+    seen: list[object] = []
+    platform.listeners.append(seen.append)
+    seamret(platform, 0)
+    told = [event for event in seen if not isinstance(event, VmcsFlushed)]
+    freed = [MutexChanged(0, False)] if target else []
+    assert told[:-2] == freed and isinstance(told[-2], ModeChanged)
+    assert (told[-2].before, told[-2].after) == (Mode.SEAM_ROOT.value, Mode.VMX_ROOT.value)
+    assert isinstance(told[-1], InstructionEnded) and told[-1].instruction == "SEAMRET"
 
 
 def test_SEAMRET_guest__without_a_preceding_SEAMCALL_the_preset_rip_cannot_enter() -> None:
