@@ -87,6 +87,17 @@ def summed(*changes: Change) -> Change:
     return change
 
 
+def summed2(*changes: Change) -> Change:
+    """The same for 2.0."""
+
+    def change(data: bytearray) -> None:
+        both(*changes)(data)
+        TDX_BLOB_V2.poke(data, "checksum", 0)
+        TDX_BLOB_V2.poke(data, "checksum", -checksum(data) & 0xFFFF)
+
+    return change
+
+
 def grown(size: int) -> Change:
     return lambda data: data.extend(bytes(size - len(data)))
 
@@ -180,6 +191,43 @@ def test_each_format_row_decides_and_is_silent(id: str) -> None:
         parse(data)
     assert COVERAGE[id][0] > silent
     assert COVERAGE[id][1] == decided + 1
+
+
+PAGES = 496 * PAGE
+"""Bytes of the largest module."""
+FORMAT_EDGES: list[tuple[int, Change, str | None]] = [
+    (V1, both(cut(2 * PAGE - 1)), "BLOB1.size"),
+    (V1, both(cut(2 * PAGE), v1(length=2 * PAGE)), "BLOB1.module"),
+    *((V1, v1(version=value), "BLOB1.version") for value in (0, 0xFF, 0x101, 0x200)),
+    *((V1, v1(signature=value), "BLOB1.signature") for value in (b"TDX-BLOA", b"TDX-BLOC")),
+    *((V1, v1(length=len(GOOD[V1]) + by), "BLOB1.length") for by in (-1, 1)),
+    *((V1, v1(**{name: 1}), "BLOB1.reserved") for name in ("reserved0", "reserved1")),
+    *((V1, v1(offset_of_module=at), "BLOB1.offset") for at in (0, PAGE, 0x2001, 0x2FFF, len(GOOD[V1]) + PAGE)),
+    (V1, v1(offset_of_module=len(GOOD[V1])), "BLOB1.padding"),
+    (V1, lambda data: data.__setitem__(0x1800, 1), "BLOB1.padding"),
+    (V1, summed(lambda data: data.__setitem__(0x17FF, 1), lambda data: data.__setitem__(0x2000, 1)), None),
+    (V1, summed(grown(2 * PAGE + PAGES), v1(length=2 * PAGE + PAGES)), None),
+    (V1, summed(grown(3 * PAGE + PAGES), v1(length=3 * PAGE + PAGES)), "BLOB1.module"),
+    (V1, summed(cut(0x9FFF), v1(length=0x9FFF)), "BLOB1.module"),
+    (V1, summed(cut(3 * PAGE), v1(length=3 * PAGE)), None),
+    *((V1, v1(checksum=TDX_BLOB_V1.peek(GOOD[V1], "checksum") + by), "BLOB1.checksum") for by in (-1, 1)),
+    (V2, cut(PAGE - 1), "BLOB2.size"),
+    (V2, both(cut(PAGE), v2(sigstruct_nr_pages=0, module_nr_pages=0)), "BLOB2.sigstruct"),
+    *((V2, v2(version=value), "BLOB2.version") for value in (0, 0x1FF, 0x201)),
+    *((V2, v2(signature=value), "BLOB2.signature") for value in (b"TDX-BLOA", b"TDX-BLOC")),
+    *((V2, v2(module_nr_pages=count), "BLOB2.length") for count in (7, 9)),
+    (V2, cut(len(GOOD[V2]) - 1), "BLOB2.length"), (V2, grown(len(GOOD[V2]) + 1), "BLOB2.length"),
+    (V2, summed2(grown(2 * PAGE + PAGES), v2(module_nr_pages=496)), None),
+    (V2, summed2(grown(3 * PAGE + PAGES), v2(module_nr_pages=497)), "BLOB2.module"),
+    (V2, summed2(v2(sigstruct_nr_pages=2, module_nr_pages=7)), None),
+    *((V2, v2(checksum=TDX_BLOB_V2.peek(GOOD[V2], "checksum") + by), "BLOB2.checksum") for by in (-1, 1)),
+]
+
+
+@pytest.mark.parametrize(("version", "change", "clause"), FORMAT_EDGES)
+def test_TDX_BLOB__where_each_rule_of_the_formats_begins(version: int, change: Change, clause: str | None) -> None:
+    row = (FORMAT_V1 if version == V1 else FORMAT_V2).decide(Header(changed(version, change)))
+    assert (row.id if row else None) == clause
 
 
 def test_a_file_without_magic_is_no_blob() -> None:
@@ -279,6 +327,101 @@ KERNEL_CASES: dict[str, list[tuple[str, int, Change]]] = {
     "IMAGE2.signature": [(v, V2, v2(signature=b"TDX_BLOB")) for v in ("v9", "v10", "merged")],
     "IMAGE2.reserved": [(v, V2, v2(reserved=1)) for v in ("v9", "v10", "merged")],
 }
+def sized(size: int, **fields: object) -> Change:
+    """A file of 1.0 of so many bytes that says so, with its checksum right."""
+    return summed(cut(size), grown(size), v1(length=size, **fields))
+
+
+KERNEL_EDGES: list[tuple[str, Change, str | None]] = [
+    # (versions, change of a file of their format, the row that decides)
+    ("v4", cut(PAGE - 1), "IMAGE1.header_v4"), ("v4", sized(PAGE, offset_of_module=PAGE - 1), "IMAGE1.sizes"),
+    ("v4", v1(offset_of_module=len(GOOD[V1])), "IMAGE1.header_v4"),
+    ("v4", v1(offset_of_module=len(GOOD[V1]) - 1), "IMAGE1.sigstruct_pages"),
+    ("v5 v6 v7", sized(PAGE, offset_of_module=0), "IMAGE1.header"),
+    ("v5 v6 v7", sized(PAGE + 1, offset_of_module=0), "IMAGE1.sizes"),
+    ("v5 v6 v7", v1(offset_of_module=len(GOOD[V1])), "IMAGE1.header"),
+    ("v5 v6 v7", v1(offset_of_module=len(GOOD[V1]) - 1), "IMAGE1.sigstruct_pages"),
+    *(("v2", v1(version=value), "IMAGE1.version_v2") for value in (0xFF, 0x101)),
+    *(("v3 v4 v5 v6 v7", v1(version=value), "IMAGE1.version") for value in (0xFF, 0x101)),
+    *(("v2 v3 v4 v7", v1(**{name: 1}), "IMAGE1.reserved") for name in ("reserved0", "reserved1")),
+    *(("v1 v2 v3 v5 v7", v1(length=len(GOOD[V1]) + by), "IMAGE1.sizes") for by in (-1, 1)),
+    ("v1 v2 v3", sized(2 * PAGE), "IMAGE1.sizes"), ("v1", sized(2 * PAGE + 1), None),
+    ("v1 v3", summed(v1(offset_of_module=PAGE)), "IMAGE1.sizes"),
+    ("v1 v2", summed(v1(offset_of_module=PAGE + 1)), "IMAGE1.sigstruct_page"),
+    ("v1 v2", summed(v1(offset_of_module=2 * PAGE - 1)), "IMAGE1.sigstruct_page"),
+    ("v1 v2", summed(v1(offset_of_module=2 * PAGE + 1)), "IMAGE1.sigstruct_page"),
+    *(("v1 v2 v3 v4 v7", summed(v1(signature=value)), "IMAGE1.signature") for value in (b"TDX-BLOA", b"TDX-BLOC")),
+    *(("v1 v2 v3", v1(checksum=TDX_BLOB_V1.peek(GOOD[V1], "checksum") + by), "IMAGE1.checksum") for by in (-1, 1)),
+    ("v1 v2 v3 v4 v5 v6 v7", sized(2 * PAGE + PAGES), None),
+    ("v1 v2 v3 v4 v5 v6 v7", sized(2 * PAGE + PAGES + 1), "IMAGE1.module_pages"),
+    ("v3 v4 v5 v6 v7", summed(v1(offset_of_module=5 * PAGE)), None),
+    ("v3 v4 v5 v6 v7", summed(v1(offset_of_module=5 * PAGE + 1)), "IMAGE1.sigstruct_pages"),
+    ("v3 v4 v7", sized(len(GOOD[V1]) + 16, offset_of_module=0x2010), "IMAGE1.alignment"),
+    ("v3 v4 v7", sized(len(GOOD[V1]) + 16), "IMAGE1.alignment"),
+    ("v8", cut(PAGE), "IMAGE8.header"), ("v8", cut(PAGE + 1), "IMAGE8.offset"),
+    *(("v8", v1(signature=value), "IMAGE8.signature") for value in (b"TDX-BLOA", b"TDX-BLOC")),
+    ("v8", v1(offset_of_module=PAGE), "IMAGE8.offset"), ("v8", v1(offset_of_module=PAGE + 1), "IMAGE8.alignment"),
+    ("v8", v1(offset_of_module=len(GOOD[V1])), "IMAGE8.offset"),
+    ("v8", v1(offset_of_module=len(GOOD[V1]) - 1), "IMAGE8.alignment"),
+    *(("v8", v1(version=value), "IMAGE8.version") for value in (0xFF, 0x101)),
+    ("v10 merged", cut(PAGE - 1), "IMAGE2.header"), ("v9", cut(PAGE - 1), "IMAGE2.length"),
+    ("v9 v10 merged", cut(len(GOOD[V2]) - 1), "IMAGE2.length"),
+    ("v9 v10 merged", grown(len(GOOD[V2]) + 1), "IMAGE2.length"),
+    *(("v9 v10 merged", v2(version=value), "IMAGE2.version") for value in (0x1FF, 0x201)),
+    ("v10 merged", both(grown(2 * PAGE + PAGES), v2(module_nr_pages=496)), None),
+    ("v10 merged", v2(sigstruct_nr_pages=1 << 20, module_nr_pages=9), "IMAGE2.pages"),  # the product is 0
+    *(("v9 v10 merged", v2(signature=value), "IMAGE2.signature") for value in (b"TDX-BLOA", b"TDX-BLOC")),
+]
+
+
+@pytest.mark.parametrize(("version", "change", "clause"), [
+    pytest.param(version, change, clause, id=f"{version}-{clause}-{i}")
+    for i, (versions, change, clause) in enumerate(KERNEL_EDGES) for version in versions.split()
+])
+def test_IMAGE_check__where_each_row_of_the_kernels_begins(version: str, change: Change, clause: str | None) -> None:
+    format = V2 if version in ("v9", "v10", "merged") else V1
+    row = kernel_table(version).decide(Header(changed(format, change)), version)
+    assert (row.id if row else None) == clause
+
+
+@pytest.mark.parametrize(("offset", "size", "sig", "module"), [
+    (0x2000, 0x5000, 0x1000, 0x3000), (0x1000, 0x5000, 0, 0x4000), (0xFFF, 0x5000, -1, 0x4001),
+    (0x80000FFF, 0x1000, 0x7FFFFFFF, -0x7FFFFFFF), (0x80001000, 0x1000, -(1 << 31), -(1 << 31)),
+])
+def test_IMAGE1_sizes__differences_are_signed_32_bit_numbers(offset: int, size: int, sig: int, module: int) -> None:
+    header = Header(changed(V1, v1(offset_of_module=offset)), length=size)
+    assert (header.sig_size, header.module_size) == (sig, module)
+
+
+def test_IMAGE_check__which_pages_the_kernel_lists() -> None:
+    data = changed(V2, v2(sigstruct_nr_pages=2, module_nr_pages=7))
+    assert taken(data, "v9") == ImageTaken(0, (PAGE,), tuple(PAGE * i for i in range(3, 10)), 7)
+    assert taken(changed(V2, v2(sigstruct_nr_pages=0, module_nr_pages=9)), "merged") == ImageTaken(
+        0, (), tuple(PAGE * i for i in range(1, 10)), 9)
+    part = changed(V1, cut(0x9FFF))
+    assert taken(part, "v8") == ImageTaken(0, (PAGE,), tuple(PAGE * i for i in range(2, 9)), 7)
+    longer = build(SIGSTRUCT + bytes(5 * PAGE - 2048), IMAGE, V1)
+    assert taken(longer, "v8") == ImageTaken(
+        1, tuple(PAGE * i for i in range(1, 5)), tuple(PAGE * i for i in range(6, 14)), 8)
+    two = build(SIGSTRUCT + bytes(2 * PAGE - 2048), IMAGE, V1)
+    assert [taken(two, version).params_version for version in ("v4", "v5", "v6", "v7", "v8")] == [0, 1, 1, 1, 1]
+    assert [taken(GOOD[V1], version).params_version for version in ("v4", "v5", "v6", "v7", "v8")] == [0] * 5
+
+
+@pytest.mark.parametrize(("sigstruct", "module", "fits"), [
+    (2047, 1, False), (2048, 1, True), (2049, 1, False), (PAGE - 1, 1, False), (PAGE, 1, True), (PAGE + 1, 1, False),
+    (2048, 496, True), (2048, 497, False),
+])
+def test_BLOB_build__sizes_at_the_edges(sigstruct: int, module: int, fits: bool) -> None:
+    for version in (V1, V2):
+        if fits:
+            held = parse(build(bytes(sigstruct), bytes(module * PAGE), version))
+            assert (len(held.area), len(held.module)) == (PAGE, module * PAGE)
+        else:
+            with pytest.raises(SeamrefError, match=r"SEAM_SIGSTRUCT|TDX module"):
+                build(bytes(sigstruct), bytes(module * PAGE), version)
+
+
 MEMORY = {"IMAGE1.memory": ("v1", V1), "IMAGE8.memory": ("v8", V1), "IMAGE2.memory": ("merged", V2)}
 
 
