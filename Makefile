@@ -65,7 +65,7 @@ thorough: $(READY)
 	SEAMREF_THOROUGH=1 $(BIN)/python -m pytest -n $(JOBS)
 
 mutants: $(READY)
-	@test -x $(BIN)/cosmic-ray || $(BIN)/python -m pip install --quiet "cosmic-ray>=8.3,<9"
+	@$(BIN)/python -c "import cosmic_ray, coverage" 2>/dev/null || $(BIN)/python -m pip install --quiet "cosmic-ray>=8.3,<9" coverage
 	$(BIN)/python tools/mutants.py
 
 coverage: $(READY)

@@ -3,6 +3,7 @@
     python tools/fuzz.py                 every target for 20 s each
     python tools/fuzz.py elf 300         one target for 300 s
     python tools/fuzz.py --store [TARGET] [SECONDS]   the figures go to the page of the book
+    python tools/fuzz.py --add [TARGET] [SECONDS]     the same; seconds, inputs and findings are added to those stored
 
 Recorded vectors have a mutator of their own that needs no atheris: tools/mutate_vectors.py.
 
@@ -22,6 +23,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 SECONDS, LONGEST = 20, 1 << 16
 ROOT = Path(__file__).resolve().parents[1]
@@ -224,10 +226,16 @@ def fuzz(name: str, seconds: int, corpus: str) -> None:
     atheris.Fuzz()
 
 
-def campaign(names: list[str], seconds: int, store: bool) -> int:
+def added(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Two campaigns of one target as one: both start from the good inputs, so what they reach is the larger."""
+    summed = {name: before[name] + now[name] for name in ("seconds", "inputs", "findings")}
+    return {**now, **summed, **{name: max(before[name], now[name]) for name in ("edges", "features", "kept")}}
+
+
+def campaign(names: list[str], seconds: int, store: str) -> int:
     """Each target in a process of its own, with the good inputs as corpus; a table of what was done."""
     failed = 0
-    figures: dict[str, dict[str, object]] = {}
+    figures: dict[str, dict[str, Any]] = {}
     print(f"{'target':<10} {'seconds':>7} {'inputs':>9} {'edges':>6} {'features':>8} {'kept':>5}  findings")
     for name in names:
         with tempfile.TemporaryDirectory() as corpus:
@@ -254,6 +262,8 @@ def campaign(names: list[str], seconds: int, store: bool) -> int:
                 print("\n".join(log.splitlines()[-40:]))
     if store:
         held = json.loads(STORED.read_text(encoding="utf-8")) if STORED.exists() else {}
+        if store == "--add":
+            figures = {name: added(held[name], row) if name in held else row for name, row in figures.items()}
         kept_figures = {name: figures.get(name, held.get(name)) for name in TARGETS if name in figures or name in held}
         STORED.write_text(json.dumps(kept_figures, indent=1) + "\n", encoding="utf-8")
     return 1 if failed else 0
@@ -269,7 +279,7 @@ def main(args: list[str]) -> int:
     except ImportError:
         print("fuzz: atheris is not installed (pip install atheris)", file=sys.stderr)
         return 2
-    store = args[:1] == ["--store"]
+    store = args[0] if args and args[0] in ("--store", "--add") else ""
     args = args[1:] if store else args
     if args and args[0] not in TARGETS and not (store and args[0].isdigit()):
         print(f"fuzz: no target {args[0]!r}; there are {', '.join(TARGETS)}", file=sys.stderr)

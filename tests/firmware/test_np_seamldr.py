@@ -324,6 +324,15 @@ def test_NP_SEAMLDR_map_keyholes__the_entry_above_the_keyhole_table_is_XD_the_ot
     assert entries == [0x27, 0x27, 0x27 | 1 << 63]
 
 
+def test_NP_SEAMLDR_map_keyholes__all_512_leaves_are_written_as_0() -> None:
+    platform = entered()
+    step_to(platform, "map keyholes")
+    leaves_at = platform.lp(0).program_state.next_table + 0x1000  # behind the page directory that comes first
+    platform.store(Agent.CPU, leaves_at, b"\xaa" * 4096)
+    step_to(platform, "map data")
+    assert platform.bytes_at(Agent.CPU, leaves_at, 4096) == bytes(4096)
+
+
 def test_NP_SEAMLDR_vmcs__fields_where_the_processor_looks_for_them() -> None:
     platform = built()
     data = platform.bytes_at(Agent.CPU, RANGE + 0x1000, 4096)
