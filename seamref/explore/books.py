@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from seamref.explore.probe import read_versions
-from seamref.explore.property import declare
+from seamref.explore.property import declare, lp_of
 from seamref.explore.world import Did, World
 from seamref.host.abi import Errno
+from seamref.host.kernel import PAGE
+from seamref.host.tdx import GIB, TDMR_BASE
 
 
 def _balanced(world: World) -> str | None:
@@ -60,3 +62,42 @@ def _marked(before: World, after: World, did: Did) -> str | None:
 
 declare("caches-marked", "a CPU that executed SEAMCALL is marked: its caches are written back before kexec",
         "LNX.attempt", "LNX seamcall_internal.h", step=_marked)
+
+
+def _next_kernel(world: World) -> str | None:
+    ret = world.remembered("next_kernel")
+    return None if ret in (None, Errno.OK) else f"the next kernel has no TDX: tdx_enable gives {ret}"
+
+
+declare("tdx-behind-kexec", "the kernel that kexec starts can use TDX", "LNX.sys_disable",
+        "LNX tdx.c, commit 5b25f249be32", final=_next_kernel)
+
+
+def _handed_over(before: World, after: World, did: Did) -> str | None:
+    if before.remembered("next_kernel") is not None or after.remembered("next_kernel") is None:
+        return None
+    for cpu, record in enumerate(before.host.state.cpus):
+        if record.dead:
+            continue
+        if record.cache_state_incoherent:
+            return f"the next kernel starts, and CPU {cpu} still has to write its caches back"
+        if lp_of(before, cpu).vmx_on:
+            return f"the next kernel starts, and CPU {cpu} is in VMX operation"
+    return None
+
+
+def _given_back(before: World, after: World, did: Did) -> str | None:
+    if before.remembered("next_kernel") is not None or after.remembered("next_kernel") is None:
+        return None
+    store = before.host.platform.store_
+    for at, _ in store.pages(TDMR_BASE, TDMR_BASE + 2 * GIB):
+        if keyids := store.keys(at, PAGE) - {0}:
+            return f"the next kernel starts, and memory at 0x{at:X} was last written with KeyID {min(keyids)}"
+    return None
+
+
+declare("memory-given-back", "when the next kernel starts no line of the TDX memory was last written with a TDX "
+        "KeyID: reading it with KeyID 0 raises no machine check", "SYS.DISABLE.reclaim",
+        'LNX series "Fuller TDX kexec support"', step=_given_back)
+declare("kexec-hands-over", "when the next kernel starts no CPU is in VMX operation, and none has caches left to write "
+        "back", "LNX.sys_disable", "LNX tdx.c, commit 5b25f249be32", step=_handed_over)

@@ -970,6 +970,42 @@ _bug("module: the stack canary leaks in RDX of LP.INIT", "SYS.INIT.entropy", "se
 _bug("module: RBX comes back changed", "MODULE.leave", "registers-kept",
      Replaced("tdxmodule.program:TdxModule._leave", _rbx_lost), alone=True)
 
+# --- kexec --------------------------------------------------------------------------------------------------------
+
+_DISABLE = 69
+
+
+def _leaves_others_in_vmx(old: Any) -> Any:
+    def leave(host: Any, *, write_back: bool = True) -> None:
+        refs = {cpu: host.cpu(cpu).vmx_refs for cpu in host.online if cpu}
+        for cpu in refs:
+            host.set_cpu(cpu, vmx_refs=0)
+        old(host, write_back=write_back)
+
+    return leave
+
+
+def _knows_the_others(call: Any) -> None:
+    for number in range(call.num_addressable):
+        if number != call.lp.id:
+            call.local_of(number).set("initialised", 1)
+
+
+_KEXEC: dict[str, Any] = {"scenario": "kexec-around-update"}
+_bug("kernel: kexec leaves the module as it is", "LNX.sys_disable", "tdx-behind-kexec",
+     Handler("kexec.start", _then("kexec.leave", "no TDH.SYS.DISABLE")), **_KEXEC)
+_bug("kernel: kexec takes TDX_SYS_BUSY for the last word", "LNX.sys_disable", "tdx-behind-kexec",
+     Replaced("host.tdx:_AGAIN", lambda old: old[:1]), scenario="kexec-under-td",
+     aside=("memory-given-back",))
+_bug("kernel: kexec writes no cache back", "LNX.sys_disable", "kexec-hands-over",
+     Replaced("host.tdx:_wbinvd", lambda old: lambda host, cpu: False), alone=True, **_KEXEC)
+_bug("kernel: kexec leaves the other CPUs in VMX operation", "LNX.sys_disable", "kexec-hands-over",
+     Replaced("host.tdx:leave_vmx", _leaves_others_in_vmx), alone=True, **_KEXEC)
+_bug("module: DISABLE remembers which other processors were initialised", "SYS.DISABLE.effect", "tdx-behind-kexec",
+     Effect(_DISABLE, _also(_knows_the_others)), alone=True, **_KEXEC)
+_bug("module: DISABLE gives no memory back", "SYS.DISABLE.reclaim", "memory-given-back",
+     Effect(_DISABLE, lambda old: lambda call: None, index=0), alone=True, **_KEXEC)
+
 
 # --- hunting ------------------------------------------------------------------------------------------------------
 

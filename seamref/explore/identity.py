@@ -184,10 +184,10 @@ def _lifecycle(before: World, after: World, did: Did) -> str | None:
     if not lp.inSEAM or lp.inP_SEAMLDR or lp.non_root or task is None or task.call is None:
         return None
     at = lp.program_state
-    if not isinstance(at, At) or at.phase not in ("dispatch", "effect"):
+    if not isinstance(at, At) or at.phase not in ("dispatch", "checks", "effect"):
         return None
     was, now = module_state(before.host.platform), module_state(after.host.platform)
-    if was is None or now is None or (at.phase == "effect" and was == now):
+    if was is None or now is None or (at.phase != "dispatch" and was == now):
         return None
     name = LEAVES[task.call.fn & 0xFFFF].name if task.call.fn & 0xFFFF in LEAVES else f"leaf {task.call.fn & 0xFFFF}"
     if at.phase == "dispatch":

@@ -17,7 +17,7 @@ from seamref.host.kernel import Host, kvm_load
 from seamref.host.records import Call, Control, Stub, Task, Wrap
 from seamref.host.seamldr import seamldr_task
 from seamref.host.tasks import HANDLERS, Next, handler, local
-from seamref.host.tdx import cpu_offline, cpu_online
+from seamref.host.tdx import KEXEC_JUMP, boot_again, cpu_offline, cpu_online, leave_vmx
 from seamref.host.update import Finish, begin, control, finish, is_finished
 
 INFO_BUFFERS = 0x1F000000
@@ -77,6 +77,12 @@ def _kvm_load_step(host: Host, cpu: int, task: Task) -> Next:
 
 JOB_ACCESSES["kvm.load"] = NOTHING
 STEP_ACCESSES["kvm.load"] = lambda world, cpu, task: EVERYTHING
+
+@job("kexec")
+def _kexec(world: World, cpu: int, more: str) -> Task:
+    """Somebody reboots by kexec: the syscore shutdown on this CPU, which is not preempted from here on."""
+    return Task("kexec.start")
+
 
 # --- TDs ----------------------------------------------------------------------------------------------------------
 
@@ -467,11 +473,58 @@ class Relaunch:
         return EVERYTHING
 
 
+@dataclass(frozen=True, slots=True)
+class NextKernel:
+    """The kernel that kexec starts, when the one before it has stopped every CPU: it boots, and nobody else is there.
+
+    With ``panic`` nobody asks the kernel before it: it stops where it is, at any time at which no CPU is in SEAM (one
+    that is there takes the NMI that stops it when it comes out), disables nothing and writes no cache back.
+    """
+
+    panic: bool = False
+    name: str = "next kernel"
+
+    def enabled(self, world: World, state: Any) -> bool:
+        """See above."""
+        if self.panic:
+            return state == 0 and not any(lp.inSEAM for lp in world.host.platform.every_lp())
+        return state == 0 and any(
+            task.pc == KEXEC_JUMP for cpu in world.host.state.cpus for task in cpu.tasks[-1:]
+        )
+
+    def done(self, world: World, state: Any) -> bool:
+        """Whether it booted."""
+        return bool(state)
+
+    def step(self, world: World, state: Any) -> tuple[Any, str]:
+        """All of its boot, at once: one CPU comes up after the other."""
+        if self.panic:
+            leave_vmx(world.host, write_back=False)
+        ret = boot_again(world.host)
+        gone = tuple(
+            ("done", None) if isinstance(extra, Upload) else held
+            for extra, held in zip(world.setting.extras, world.rest.extras, strict=True)
+        )
+        first, *others = world.rest.results
+        world.set(scripts=((),) * world.cpus, running=("",) * world.cpus, extras=gone,
+                  results=((*first, ("tdx_enable of the next kernel", ret)), *others))
+        world.remember(next_kernel=ret, update=None)  # what the kernel before it reported is gone with it
+        return 1, f"boots{' behind a panic' if self.panic else ''}: tdx_enable {ret}"
+
+    def accesses(self, world: World, state: Any) -> Accesses:
+        """All of it."""
+        return EVERYTHING
+
+    def ahead(self, world: World, state: Any, frozen: int) -> Accesses:
+        """All of it until it is up."""
+        return NOTHING if state else EVERYTHING
+
+
 def update_of(host: Host) -> Control | None:
     """The update under way, if any."""
     shared = host.state.update
     return shared if isinstance(shared, Control) else None
 
 
-__all__ = ["Finish", "GuestRuns", "HANDLERS", "Hotplug", "INFO_BUFFERS", "JOBS", "NmiCaller", "Prepared",
+__all__ = ["Finish", "GuestRuns", "HANDLERS", "Hotplug", "INFO_BUFFERS", "JOBS", "NextKernel", "NmiCaller", "Prepared",
            "Relaunch", "Sequence", "Upload", "union", "update_of"]

@@ -18,7 +18,7 @@ from seamref.arch.structures import SYS_INFO_TABLE
 from seamref.arch.vmcs import FIELDS
 from seamref.errors import SeamrefError
 from seamref.explore.faults import FAULTS
-from seamref.explore.jobs import INFO_BUFFERS, Device, GuestRuns, Hotplug, NmiCaller, Relaunch, Upload
+from seamref.explore.jobs import INFO_BUFFERS, Device, GuestRuns, Hotplug, NextKernel, NmiCaller, Relaunch, Upload
 from seamref.explore.probe import loader_data
 from seamref.explore.properties import STANDARD
 from seamref.explore.world import Armed, Extra, Setting, World
@@ -370,10 +370,12 @@ _scenario("late-cpu", "a CPU that was offline during the whole update comes onli
 
 
 @lru_cache(maxsize=16)
-def _with_tds(cpus: int, number: int, series: KernelSeries) -> tuple[Host, tuple[tuple[Any, bytes, int], ...]]:
+def _with_tds(
+    cpus: int, number: int, series: KernelSeries, module: str = OLD
+) -> tuple[Host, tuple[tuple[Any, bytes, int], ...]]:
     from seamref.host import vmm
 
-    host = booted(cpus, series, vcpus=False)
+    host = booted(cpus, series, vcpus=False, module=module)
     platform = host.platform
     plan = vmm.Plan(hkid=host.state.keyids[0], next_hkid=host.state.keyids[0] + 1)
     tds = []
@@ -508,6 +510,68 @@ _scenario("module-caller", "an NMI handler on one CPU enters the TDX module, at 
           _module_caller, properties=_UPDATE, expected=("update-succeeds",),
           why="while the module is blocked the processor refuses; a handler that is in the module when the lead shuts "
               "it down makes SHUTDOWN answer TDX_SYS_BUSY")
+
+
+# --- kexec, and a module that can be disabled
+
+ABLE = "1.5.940"
+"""The one build that has TDH.SYS.DISABLE."""
+_REBOOTED = tuple(name for name in STANDARD if name != "callers-succeed")  # who is stopped gets no answer
+_KEXEC = (*_REBOOTED, "tdx-behind-kexec", "kexec-hands-over", "memory-given-back")
+
+
+def _kexec(cpus: int, old: str = ABLE, new: str = ABLE) -> World:
+    host, tds = _with_tds(cpus, 1, MERGED, old)
+    return update_world(cpus, host=host.fork(), module=new, scripts={0: ("kexec",)}, others=(NextKernel(),),
+                        states=(0,), special=range(cpus), data={"tds": tds})
+
+
+_scenario("kexec-around-update", "somebody reboots by kexec, before an update or behind it; both modules can be "
+          "disabled, and there is a TD", _kexec, properties=_KEXEC,
+          why="stop_machine and the syscore shutdown keep each other out; TDH.SYS.DISABLE leaves a module that the "
+              "next kernel initialises as at any boot")
+_scenario("kexec-left-over", "the same, and neither module has TDH.SYS.DISABLE", partial(_kexec, old=OLD, new=NEW),
+          properties=_KEXEC, expected=("memory-given-back", "tdx-behind-kexec"),
+          why="the leaf is refused, the kernel goes on rebooting, TDH.SYS.INIT of the next one meets a module that is "
+              "initialised already, and TDX memory keeps its KeyIDs")
+
+
+def _kexec_under_td(cpus: int) -> World:
+    host, tds = _with_tds(cpus, 1, MERGED, ABLE)
+    on = cpus - 1
+    scripts = {0: ("kexec",), on: ("td.run",)} if on else {0: ("td.run", "kexec")}
+    setting = setting_of(host, (GuestRuns(on), NextKernel()), range(cpus), scripts=scripts, tds=tds)
+    return World(host.fork(), setting, scripts=scripts, extras=(None, 0))
+
+
+_scenario("kexec-under-td", "somebody reboots by kexec while KVM runs a TD on another CPU", _kexec_under_td,
+          properties=_KEXEC, expected=("memory-given-back",),
+          why="TDH.SYS.DISABLE says TDX_SYS_BUSY until the TD's processor is out of SEAM, and is called again; but "
+              "nobody has flushed the vCPU (TDH.VP.FLUSH), so VMXOFF writes its VMCS back behind that, under the TD's "
+              "KeyID")
+
+
+def _disable_during_update(cpus: int) -> World:
+    return update_world(cpus, host=booted(cpus, module=ABLE), module=ABLE,
+                        others=(NmiCaller(cpus - 1, leaf=int(Leaf.TDH_SYS_DISABLE)),), states=(0,),
+                        special=(0, cpus - 1))
+
+
+_scenario("disable-during-update", "an NMI handler on one CPU calls TDH.SYS.DISABLE, at any time, also inside a "
+          "session", _disable_during_update, properties=_UPDATE, expected=("success-means-alive", "update-succeeds"),
+          why="the leaf works in every state but SYS_SHUTDOWN: before SHUTDOWN and behind INSTALL it takes the module "
+              "and its handoff data away, and behind TDH.SYS.UPDATE the kernel reports a success that is none")
+
+
+def _panic(cpus: int) -> World:
+    return update_world(cpus, host=booted(cpus, module=ABLE), module=ABLE, others=(NextKernel(panic=True),),
+                        states=(0,), special=range(cpus))
+
+
+_scenario("panic-during-update", "the kernel panics at any time around an update, and another one is started by kexec",
+          _panic, properties=(*_REBOOTED, "tdx-behind-kexec"), expected=("session-ends", "tdx-behind-kexec"),
+          why="a panic asks nobody: the next kernel meets a module that is up, shut down, or half replaced, and only "
+              "the one that P-SEAMLDR has just loaded can be initialised; a session that is open stays open")
 
 
 def _entropy_retry(cpus: int) -> World:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from seamref.arch.memory import Agent
 from seamref.errors import SeamrefError
@@ -26,8 +26,10 @@ from seamref.host.enable import tdx_cpu_enable
 from seamref.host.image import Refusal
 from seamref.host.kernel import PAGE, Host, has_tdx, vmx_get, vmx_put
 from seamref.host.metadata import EXT_FIELDS, dynamic_pamt, may_need_extensions, read_sysinfo, read_sysinfo_field
-from seamref.host.records import NO_ARGS, TDX_PREFIX, ModuleState, Stub, Sysinfo
+from seamref.host.records import NO_ARGS, TDX_PREFIX, ModuleState, Stub, Sysinfo, Task, Wrap, having
+from seamref.host.records import Call as SeamCall
 from seamref.host.seamcall import seamcall, seamcall_prerr, seamcall_prerr_ret
+from seamref.host.tasks import Next, local, may_wait
 from seamref.spec import CHOSEN, MEASURED, Check, CheckTable, implements
 
 GIB = 1 << 30
@@ -110,19 +112,108 @@ def _wbinvd(host: Host, cpu: int) -> bool:
 def kexec(host: Host, cpu: int = 0, *, attempts: int = 1000) -> int:
     """LNX.sys_disable: the last status; errors other than software-defined ones are printed."""
     rax = TDX_SYS_BUSY
-    while rax in (TDX_INTERRUPTED_RESUMABLE, TDX_SYS_BUSY):
+    while rax in _AGAIN:
         if not attempts:
             raise SeamrefError("TDH.SYS.DISABLE asks to be called again for ever")
         attempts -= 1
         rax = seamcall(host, cpu, Leaf.TDH_SYS_DISABLE).rax
-    if rax != TDX_SUCCESS and rax & TDX_SW_ERROR != TDX_SW_ERROR:
-        host.printk(TDX_PREFIX, f"TDH.SYS.DISABLE failed: 0x{rax:016x}")
-    for number in host.online:
-        _wbinvd(host, number)
-        while host.cpu(number).vmx_refs:
-            vmx_put(host, number)
+    _disabled(host, rax)
+    leave_vmx(host)
     host.set(module=ModuleState())
     return rax
+
+
+_AGAIN = (TDX_INTERRUPTED_RESUMABLE, TDX_SYS_BUSY)
+
+
+def _disabled(host: Host, rax: int) -> None:
+    """The line about a status that is neither success nor software-defined."""
+    if rax != TDX_SUCCESS and rax & TDX_SW_ERROR != TDX_SW_ERROR:
+        host.printk(TDX_PREFIX, f"TDH.SYS.DISABLE failed: 0x{rax:016x}")
+
+
+def leave_vmx(host: Host, *, write_back: bool = True) -> None:
+    """WBINVD where it is due, and VMXOFF, on every online CPU that lives."""
+    for number in host.online:
+        if host.cpu(number).dead:
+            continue
+        if write_back:
+            _wbinvd(host, number)
+        while host.cpu(number).vmx_refs:
+            vmx_put(host, number)
+
+
+# The same, in steps that others can act between.
+
+
+@local("kexec.start")
+def _kexec_start(host: Host, cpu: int, task: Task) -> Next:
+    """Syscore shutdown, interrupts off."""
+    return Next("syscore shutdown", _call_disable(task))
+
+
+def _call_disable(task: Task) -> Task:
+    return having(task, pc="kexec.answered", call=SeamCall(Leaf.TDH_SYS_DISABLE, wrap=Wrap.RAW))
+
+
+@local("kexec.answered")
+def _kexec_answered(host: Host, cpu: int, task: Task) -> Next:
+    """LNX.sys_disable: again, or on to the other CPUs."""
+    assert task.returned is not None
+    rax = task.returned.rax
+    if rax in _AGAIN:
+        return Next("TDH.SYS.DISABLE is to be called again", having(task, pc="kexec.again"))
+    _disabled(host, rax)
+    said = "the module is disabled" if rax == TDX_SUCCESS else f"TDH.SYS.DISABLE: 0x{rax:X}"
+    return Next(said, having(task, pc="kexec.leave"))
+
+
+def _kexec_spins(host: Host, cpu: int, task: Task) -> str:
+    """A call that would be answered as the one before it changes nothing: it is asked on a copy, and only waits."""
+    if seamcall(host.fork(), cpu, Leaf.TDH_SYS_DISABLE).rax != TDX_SYS_BUSY:
+        return ""
+    return "calls TDH.SYS.DISABLE again and again: TDX_SYS_BUSY"
+
+
+@may_wait("kexec.again", _kexec_spins)
+def _kexec_again(host: Host, cpu: int, task: Task) -> Next:
+    """Another attempt."""
+    return Next("tries again", _call_disable(task))
+
+
+def _others_inside(host: Host, cpu: int, task: Task) -> str:
+    inside = [n for n in host.online if not host.cpu(n).dead and host.platform.peek_lp(host.cpu(n).apicid).inSEAM]
+    return f"waits until CPUs {inside} are out of SEAM and take the interrupt that stops them" if inside else ""
+
+
+@may_wait("kexec.leave", _others_inside)
+def _kexec_leave(host: Host, cpu: int, task: Task) -> Next:
+    """LNX.sys_disable: the other CPUs are stopped where they are; caches, VMXOFF, and what the kernel knew is gone."""
+    leave_vmx(host)
+    for number in host.online:
+        if number != cpu:
+            host.set_cpu(number, online=False, tasks=(), irqs_off=True)
+    host.set(module=ModuleState())
+    return Next("WBINVD and VMXOFF on every CPU; the others stop", having(task, pc=KEXEC_JUMP))
+
+
+KEXEC_JUMP = "kexec.jump"
+"""Where the old kernel ends: nothing of it goes on, and :func:`boot_again` is what comes next."""
+
+
+@may_wait(KEXEC_JUMP, lambda host, cpu, task: "is in the next kernel")
+def _kexec_jump(host: Host, cpu: int, task: Task) -> Next:
+    """Never entered: see above."""
+    raise SeamrefError("a kernel that kexec has left goes on")
+
+
+@implements("LNX.kexec_boot", "the kernel that kexec starts knows nothing of the one before it, and brings the module "
+            "up as at any boot", "LNX tdx.c tdx_enable", CHOSEN)
+def boot_again(host: Host) -> Errno:
+    """LNX.kexec_boot: a fresh record of the same version on the same machine, then ``tdx_enable``'s answer."""
+    fresh = Host(host.platform, host.series, preempt_rt=host.state.preempt_rt, boot=host.state.boot).state
+    host.set(**{held.name: getattr(fresh, held.name) for held in fields(fresh)})
+    return tdx_enable(host)
 
 
 @implements("LNX.suspend", "suspend drops every CPU's VMX reference, resume takes it again", "LNX tdx.c")

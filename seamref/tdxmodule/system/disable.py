@@ -6,7 +6,7 @@ from seamref.spec import CHOSEN, Check, CheckTable, implements
 from seamref.tdxmodule.build import DISABLE
 from seamref.tdxmodule.core import Answer, Call, leaf
 from seamref.tdxmodule.status import SUCCESS, Result
-from seamref.tdxmodule.structures import PAMT_ENTRY, TDMR_ENTRY
+from seamref.tdxmodule.structures import PAMT_ENTRY, TDMR_ENTRY, SysState
 from seamref.tdxmodule.system.common import S, global_exclusive, msr_of
 from seamref.tdxmodule.system.config import PAMT_LEVELS
 
@@ -19,6 +19,14 @@ SYS_DISABLE: CheckTable[Call, Answer] = CheckTable("TDH.SYS.DISABLE", (
           lambda c: sum(c.local_of(i).num("busy") for i in range(c.num_addressable)) > 1, Answer(S.TDX_SYS_BUSY), _Z,
           CHOSEN),
 ), "TDH.SYS.DISABLE (leaf 69, newer modules): for kexec, not for updates.")
+
+
+@implements("SYS.DISABLE.state", "nobody else is inside, and from the same moment on nobody is let in: state = "
+            "SYSINIT_PENDING before anything is given back", _Z, CHOSEN)
+def _disable_state(c: Call) -> Result | None:
+    """SYS.DISABLE.state: a processor sets busy first and looks at the state then, so none can slip in between."""
+    c.glob.set("sys_state", SysState.SYSINIT_PENDING)
+    return None
 
 
 @implements("SYS.DISABLE.reclaim",
@@ -51,5 +59,5 @@ def _disable(c: Call) -> Result:
     return SUCCESS
 
 
-leaf(69, "TDH.SYS.DISABLE", "forget everything, give all memory back", stages=(SYS_DISABLE,),
+leaf(69, "TDH.SYS.DISABLE", "forget everything, give all memory back", stages=(SYS_DISABLE, _disable_state),
      effects=(_disable_reclaim, _disable), before_ready=True, knob=DISABLE, inputs="none")
