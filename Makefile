@@ -73,7 +73,7 @@ coverage: $(READY)
 
 lab: $(READY)
 	@$(BIN)/jupyter trust book/*.ipynb book/*/*.ipynb >/dev/null  # else their pictures are not shown
-	$(BIN)/jupyter lab --custom-css --ServerApp.tornado_settings="{'static_custom_path': ['book/_ext/lab']}" book
+	@$(BIN)/python tools/lab.py
 
 chapters: $(READY)
 	$(BIN)/python tools/chapters.py execute -j $(JOBS)

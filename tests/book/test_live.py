@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
 import http.client
 import json
@@ -10,7 +11,6 @@ import re
 import sys
 import threading
 import zipfile
-from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -133,10 +133,9 @@ def test_a_call_gives_plain_data_or_what_it_shows() -> None:
 
 
 def test_what_a_live_cell_shows_is_written_as_the_build_writes_it(
-        built_book: BuiltBook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        built_book: BuiltBook, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page's Python has ``targets.json`` for what the build collects; from it must come the same HTML."""
-    zipfile.ZipFile(BytesIO(live.archive())).extract("targets.json", tmp_path)
-    held = json.loads((tmp_path / "targets.json").read_text(encoding="utf-8"))
+    held = json.loads(live.tree()["targets.json"])
     known = written.Known(targets={row[1]: written.Target(*row) for row in held["targets"]}, old=held["old"])
     monkeypatch.setattr(KERNEL, "_known", lambda: known)
     monkeypatch.setattr(KERNEL, "PAGE", "book/processor/seamcall")
@@ -151,25 +150,37 @@ def test_what_a_live_cell_shows_is_written_as_the_build_writes_it(
 # ---------------------------------------------------------------- what is put beside the pages
 
 
-def test_a_cell_that_needs_pandas_is_known_by_its_code() -> None:
-    assert live.needs("rows = table(x).frame") == live.needs("import pandas as pd") == "pandas"
-    assert live.needs("from pandas import DataFrame") == "pandas"
-    assert live.needs("frame = 1\nframes(frame)") == live.needs("(") == ""
-    lacking = [name for name in chapters.toc_entries() if (ROOT / f"{name}.ipynb").is_file()
-               for cell in live.cells_of(ROOT / f"{name}.ipynb") if "needs" in cell]
-    assert len(lacking) <= 6  # each is a hole in the live book: Pyodide's pandas is on no registry
+MISSING = {"pandas", "numpy", "IPython", "ipywidgets", "matplotlib", "cryptography"}
 
 
-def test_the_archive_is_the_tree_and_equal_for_equal_trees() -> None:
-    made = live.archive()
-    assert made == live.archive()
-    names = set(zipfile.ZipFile(BytesIO(made)).namelist())
+def lacks(source: str) -> bool:
+    """Whether a cell asks for what the page's Python has not."""
+    for node in ast.walk(ast.parse(source)):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else (
+            [node.module or ""] if isinstance(node, ast.ImportFrom) else [])
+        if isinstance(node, ast.Attribute) and node.attr == "frame":
+            return True  # a table as a DataFrame
+        if any(name.partition(".")[0] in MISSING for name in names):
+            return True
+    return False
+
+
+def test_no_cell_needs_what_the_page_s_Python_has_not() -> None:
+    assert lacks("rows = table(x).frame") and lacks("import pandas as pd") and lacks("from IPython.display import HTML")
+    assert not lacks("frame = 1\nframes(frame)")
+    assert [(name, source) for name in chapters.toc_entries() if (ROOT / f"{name}.ipynb").is_file()
+            for cell in cells(name) if lacks(source := "".join(cell["source"]))] == []
+
+
+def test_the_pack_is_the_tree_and_equal_for_equal_trees() -> None:
+    tree = live.tree()
+    made = live.pack(tree)
+    assert made == live.pack(dict(reversed(tree.items()))) and live.unpack(made) == tree
     assert {"seamref/__init__.py", "seambook_kernel.py", "ipython_pretty.py", "pygments/lexers/python.py",
-            "written.py",
-            "targets.json", "book/appendices/coverage.json"} <= names
-    assert not any("__pycache__" in name or name.endswith(".ipynb") for name in names)
+            "written.py", "targets.json", "book/appendices/coverage.json"} <= set(tree)
+    assert not any("__pycache__" in name or name.endswith(".ipynb") for name in tree)
     for path in (ROOT / "seamref").rglob("*.py"):
-        assert path.relative_to(ROOT).as_posix() in names
+        assert path.relative_to(ROOT).as_posix() in tree
 
 
 def test_every_file_from_npm_is_pinned_by_the_lock_and_by_its_digest() -> None:
@@ -232,7 +243,18 @@ def test_the_built_book_has_its_python_or_says_why_not(built_book: BuiltBook) ->
         return
     [worker] = found
     folder = worker.parent
-    assert live.wrong(folder) == []
+    assert live.wrong(folder, live.UNCHANGED) == []
+    packed = live.unpack((folder / "python.pack").read_bytes())
+    sources = {name for name in packed if name.endswith(".py")}
+    assert sources == {name for name in live.tree() if name.endswith(".py")}
+    code = {name: data for name, data in packed.items() if name.endswith(".pyc")}
+    with zipfile.ZipFile(folder / "stdlib.zip") as library:
+        names = set(library.namelist())
+        code |= {name: library.read(name) for name in names if name.endswith(".pyc")}
+    assert {live._beside(name) for name in sources} <= set(code) and {"json/__init__.pyc", "ast.pyc"} <= names
+    assert all(live.RARE.match(name) for name in names if name.endswith(".py"))
+    assert {data[4:8] for data in code.values()} == {b"\1\0\0\0"}  # taken without a look at the source
+    assert len({data[:4] for data in code.values()}) == 1
     assert "MPL" in (text := (folder / "licences.txt").read_text(encoding="utf-8")) or "Mozilla Public" in text
     assert all(name in text for name in ("@codemirror/view", "Pygments", "ipython"))
     page = (built_book.html / "book/processor/seamcall.html").read_text(encoding="utf-8")

@@ -7,19 +7,18 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from browser.test_axe import violations
-from browser.test_pages import PAGES, PHONE, WIDE, Visit, address, browser, pytestmark  # noqa: F401
+from browser.visits import PAGES, PHONE, ROOT, WIDE, Visit, needs_chromium, violations
 
-import serve
 from built import BuiltBook
 
-ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "book" / "_ext"))
+import live
+
+pytestmark = needs_chromium
 PATIENCE = 120_000  # milliseconds: a loaded machine with two cores, and the longest cell
 SEAMCALL = "book/processor/seamcall"
 
@@ -32,35 +31,18 @@ def notebook(name: str) -> list[dict[str, Any]]:
 
 
 CHAPTERS = [name for name in PAGES if notebook(name)]
-# Looked at in every run: both that print long lists, one with an error, one that reads a file, one of each part.
+# Their cells run in every test run, in the Python of one page: one that prints long lists, one with an error, one that
+# reads a file, one of each part.
 SAMPLED = [
-    "book/foundations/oracle", SEAMCALL, "book/boot/info", "book/loader/sigstruct",
-    "book/module/up", "book/appendices/fuzzing",
+    "book/foundations/oracle", "book/boot/info", "book/loader/sigstruct", "book/module/up", "book/appendices/fuzzing",
 ]
-
-
-@pytest.fixture(scope="module")
-def site(built_book: BuiltBook) -> Iterator[str]:
-    """The book as ``make serve`` serves it."""
-    if not list(built_book.html.glob("_static/live/*/worker.js")):
-        if os.environ.get("CI"):
-            pytest.fail("the book was built without Pyodide")
-        pytest.skip("the book was built without Pyodide: npm gave nothing")
-    server = serve.server(built_book.html)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
 
 
 class Live(Visit):
     """A chapter that is made live, with what it asks for and complains about."""
 
-    def __init__(self, browser: Any, site: str, name: str, scheme: str = "light",  # noqa: F811
-                 size: dict[str, int] = WIDE) -> None:
-        super().__init__(browser, site, f"{name}.html", scheme, size)
+    def __init__(self, browser: Any, site: str, name: str) -> None:
+        super().__init__(browser, site, f"{name}.html")
         self.page.set_default_timeout(PATIENCE)
 
     def go(self) -> None:
@@ -92,11 +74,6 @@ class Live(Visit):
     def state(self, number: int) -> str:
         return str(self.page.evaluate(f"seambook.live.cells()[{number - 1}].state.textContent"))
 
-    def quiet(self) -> None:
-        """Nothing went to another host, and the console is empty."""
-        assert self.foreign == []
-        assert self.complaints == []
-
     def close(self) -> None:
         """Not while files are on their way: a context that is closed then does not always end."""
         if self.page.evaluate("window.seambook?.live?.state === 'starting'"):
@@ -105,8 +82,8 @@ class Live(Visit):
 
 
 @pytest.fixture(scope="module")
-def shared_page(browser: Any, site: str) -> Iterator[Live]:  # noqa: F811
-    visit = Live(browser, site, SEAMCALL)
+def shared_page(profile: Any, site: str) -> Iterator[Live]:
+    visit = Live(profile, site, SEAMCALL)
     try:
         visit.go()
         yield visit
@@ -117,7 +94,7 @@ def shared_page(browser: Any, site: str) -> Iterator[Live]:  # noqa: F811
 @pytest.fixture
 def seamcall(shared_page: Live) -> Iterator[Live]:
     """The chapter, live, every cell as printed; its Python has the names of earlier tests."""
-    shared_page.page.evaluate("""() => seambook.live.cells().filter(cell => cell.editor)
+    shared_page.page.evaluate("""() => seambook.live.cells()
         .forEach(cell => { cell.ran = undefined; cell.reset(); })""")
     yield shared_page
     shared_page.quiet()
@@ -126,44 +103,62 @@ def seamcall(shared_page: Live) -> Iterator[Live]:
 # ---------------------------------------------------------------- every cell of every chapter
 
 
-@pytest.mark.parametrize("name", [name if name in SAMPLED else pytest.param(name, marks=pytest.mark.thorough)
-                                  for name in CHAPTERS])
-def test_every_cell_gives_its_printed_output(browser: Any, site: str, name: str) -> None:  # noqa: F811
-    visit = Live(browser, site, name)
+def run_all(visit: Live, name: str) -> None:
+    """Run a chapter as its reader does."""
+    visit.press("Run all cells")
+    visit.wait("""(() => { const cells = seambook.live.cells();
+        return cells.every(c => ['same', 'other', 'failed'].includes(c.box.dataset.live))
+            || cells.some(c => c.box.dataset.live === 'failed' && !c.facts.fails); })()""")
+    rows = visit.page.evaluate("seambook.live.cells().map(c => [c.number, c.box.dataset.live, c.state.textContent])")
+    assert [row[:2] for row in rows] == [[number, "same"] for number, _ in enumerate(notebook(name), 1)], rows
+
+
+def test_every_cell_gives_its_printed_output(seamcall: Live) -> None:
+    run_all(seamcall, SEAMCALL)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_every_cell_of_a_chapter_gives_its_printed_output_on_its_page(profile: Any, site: str, name: str) -> None:
+    visit = Live(profile, site, name)
     try:
         visit.go()
-        visit.press("Run all cells")
-        visit.wait("""(() => { const cells = seambook.live.cells().filter(c => !c.facts.needs);
-            return cells.every(c => ['same', 'other', 'failed'].includes(c.box.dataset.live))
-                || cells.some(c => c.box.dataset.live === 'failed' && !c.facts.fails); })()""")
-        rows = visit.page.evaluate("""seambook.live.cells().map(c =>
-            [c.number, c.facts.needs ? 'needs ' + c.facts.needs : c.box.dataset.live, c.state.textContent])""")
-        cells = notebook(name)
-        expected = ["needs pandas" if ".frame" in "".join(cell["source"]) else "same" for cell in cells]
-        assert [row[1] for row in rows] == expected, rows
+        run_all(visit, name)
         visit.quiet()
     finally:
         visit.close()
 
 
-def test_the_sample_is_of_chapters_that_there_are() -> None:
-    assert set(SAMPLED) <= set(CHAPTERS)
-    assert len(CHAPTERS) > 50
+@pytest.mark.parametrize("name", SAMPLED)
+def test_the_cells_of_a_chapter_give_their_printed_outputs_in_the_page_s_python(seamcall: Live, name: str) -> None:
+    assert name in CHAPTERS
+    told = live.cells_of(ROOT / f"{name}.ipynb")
+    cells = [{"number": number, "source": "".join(cell["source"]), "digest": row["digest"]}
+             for number, (cell, row) in enumerate(zip(notebook(name), told, strict=True), 1)]
+    page = seamcall.page
+    try:
+        other = page.evaluate("""async ([name, cells]) => {
+            await seambook.live.call('seambook_kernel:begin', ['/seambook', name]);
+            const other = [];
+            for (const { number, source, digest } of cells) {
+                const got = await seambook.live.run(source, digest);
+                if (got.digest !== digest) other.push([number, got.outputs]);
+            }
+            return other; }""", [name, cells])
+    finally:
+        page.evaluate("name => seambook.live.call('seambook_kernel:begin', ['/seambook', name])", SEAMCALL)
+    assert other == []
 
 
 # ---------------------------------------------------------------- one cell
 
 
 def test_each_cell_has_a_button_that_says_run(seamcall: Live) -> None:
-    for number, cell in enumerate(notebook(SEAMCALL), 1):
+    for number, _ in enumerate(notebook(SEAMCALL), 1):
         tools = seamcall.page.locator(f'.seam-cell-tools[aria-label="Cell {number}"]')
-        if ".frame" in "".join(cell["source"]):
-            assert tools.get_by_role("button", include_hidden=True).count() == 0
-            assert "needs pandas" in str(tools.text_content())
-        else:
-            names = tools.get_by_role("button", name=re.compile("^Run"), include_hidden=True)
-            assert [button.get_attribute("aria-label") for button in names.all()] == [
-                f"Run cell {number}", f"Run all above cell {number}"]
+        names = tools.get_by_role("button", name=re.compile("^Run"), include_hidden=True)
+        assert [button.get_attribute("aria-label") for button in names.all()] == [
+            f"Run cell {number}", f"Run all above cell {number}"]
 
 
 def test_a_changed_cell_gives_another_table_and_reset_brings_the_printed_one_back(seamcall: Live) -> None:
@@ -226,7 +221,7 @@ def test_stop_interrupts_a_running_cell_and_keeps_the_session(seamcall: Live) ->
 
 
 def test_where_a_server_does_not_isolate_pages_stop_starts_python_anew_and_says_so(
-        browser: Any, address: str, site: str) -> None:  # noqa: F811
+        browser: Any, address: str, site: str) -> None:
     visit = Live(browser, address, SEAMCALL)
     try:
         visit.go()
@@ -259,7 +254,7 @@ def test_start_over_forgets_everything(seamcall: Live) -> None:
 # ---------------------------------------------------------------- hands, ears, eyes
 
 
-def test_the_keyboard_alone_goes_live_changes_a_cell_and_runs_it(browser: Any, site: str) -> None:  # noqa: F811
+def test_the_keyboard_alone_goes_live_changes_a_cell_and_runs_it(browser: Any, site: str) -> None:
     visit = Live(browser, site, SEAMCALL)
     page = visit.page
     focused = "document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent"
@@ -302,27 +297,33 @@ def test_the_keyboard_alone_goes_live_changes_a_cell_and_runs_it(browser: Any, s
         visit.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_live_controls_have_no_violation(browser: Any, site: str, scheme: str) -> None:  # noqa: F811
-    visit = Live(browser, site, SEAMCALL, scheme)
+def test_the_live_controls_have_no_violation(seamcall: Live) -> None:
+    source = "".join(notebook(SEAMCALL)[0]["source"])
+    seamcall.write(1, source.replace("user=True", "user=False"))
+    assert seamcall.outcome(1) == "other"
+    seamcall.write(2, "# a word\ndef f(x: int) -> str:\n    return 'a' * x if x > 1 else None\n\nf(3, 4)")
+    assert seamcall.outcome(2) == "failed"
+    seamcall.page.locator(".seam-trace summary").first.click()
+    # The rest of the page is as test_pages.py finds it, but for what stands below each cell.
+    seamcall.page.evaluate("[...document.querySelectorAll('.cell')].slice(0, 3).forEach((e, i) => e.id = `live-${i}`)")
+    places = [".seam-live", "#live-0", "#live-1", "#live-2"]
+    found = {}
     try:
-        visit.go()
-        source = "".join(notebook(SEAMCALL)[0]["source"])
-        visit.write(1, source.replace("user=True", "user=False"))
-        assert visit.outcome(1) == "other"
-        visit.write(2, "# a word\ndef f(x: int) -> str:\n    return 'a' * x if x > 1 else None\n\nf(3, 4)")
-        assert visit.outcome(2) == "failed"
-        visit.page.locator(".seam-trace summary").first.click()
-        assert violations(visit) == []
-        visit.page.set_viewport_size(PHONE)
-        wide = visit.page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
-        assert wide[0] <= wide[1]
-        visit.quiet()
+        for size in (WIDE, PHONE):
+            for scheme in ("light", "dark"):
+                seamcall.resize(size)
+                seamcall.wear(scheme)
+                if seen := violations(seamcall, *places):
+                    found[scheme, size["width"]] = seen
+            wide, window = seamcall.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+            assert wide <= window
     finally:
-        visit.close()
+        seamcall.resize(WIDE)
+        seamcall.wear("light")
+    assert found == {}
 
 
-def test_from_a_file_one_line_says_how_to_go_live(browser: Any, built_book: BuiltBook, site: str) -> None:  # noqa: F811
+def test_from_a_file_one_line_says_how_to_go_live(browser: Any, built_book: BuiltBook, site: str) -> None:
     visit = Visit(browser, "file://", f"{built_book.html}/{SEAMCALL}.html", "light", WIDE)
     try:
         line = str(visit.page.locator(".seam-live").text_content())
@@ -347,39 +348,39 @@ JOBS = [
 
 
 def said(text: str) -> str:
-    """What a command says; the name by which it was called may break lines elsewhere."""
-    return " ".join(text.replace("python -m seamref", "seamref").split())
+    return " ".join(text.split())
 
 
-def test_the_core_s_jobs_give_under_pyodide_what_they_give_under_cpython(browser: Any, site: str) -> None:  # noqa: F811
-    visit = Live(browser, site, "book/boot/info")
-    try:
-        for words in JOBS:
-            here = subprocess.run([sys.executable, "-m", "seamref", *words], capture_output=True, text=True,
-                                  check=False, stdin=subprocess.DEVNULL, cwd=ROOT, env={**os.environ, "COLUMNS": "80"})
-            there = visit.page.evaluate("words => seambook.live.command(...words)", words)
-            assert (there["status"], said(there["out"]), said(there["err"])) == (
-                here.returncode, said(here.stdout), said(here.stderr)), words
-        visit.quiet()
-    finally:
-        visit.close()
+UNDER_CPYTHON = """
+import json, runpy, sys
+command = runpy.run_path(sys.argv[1])["command"]
+print(json.dumps([command(*words) for words in json.loads(sys.argv[2])]))
+"""
 
 
-def test_a_file_is_written_for_a_command_and_a_function_of_the_page_is_called(browser: Any, site: str) -> None:  # noqa: F811
-    visit = Live(browser, site, "book/boot/info")
-    try:
-        answer = visit.page.evaluate("""async () => {
-            await seambook.live.write('/dropped/x.bin', new Uint8Array([1, 2, 3]));
-            await seambook.live.run('def twice(n):\\n    return 2 * n\\nfrom seamref.show import table');
-            return [await seambook.live.command('inspect', '/dropped/x.bin'),
-                    await seambook.live.call('twice', [21]), await seambook.live.call('twice', {n: 'a'}),
-                    await seambook.live.call('table', [[[1, 2]], 'a | b']),
-                    await seambook.live.call('nosuch:name', []).catch(error => error.message)]; }""")
-        inspected, twice, text, table, refused = answer
-        assert inspected["status"] == 2 and "file starts 010203" in inspected["err"]
-        assert (twice, text) == (42, "aa")
-        assert set(table["data"]) == {"text/plain", "text/html"}
-        assert "ModuleNotFoundError" in refused
-        visit.quiet()
-    finally:
-        visit.close()
+def test_the_core_s_jobs_give_under_pyodide_what_they_give_under_cpython(seamcall: Live) -> None:
+    done = subprocess.run([sys.executable, "-c", UNDER_CPYTHON, str(live.OWN / "kernel.py"), json.dumps(JOBS)],
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, cwd=ROOT,
+                          env={**os.environ, "COLUMNS": "80"})
+    there = seamcall.page.evaluate("""async jobs => { const got = [];
+        for (const words of jobs) got.push(await seambook.live.command(...words));
+        return got; }""", JOBS)
+    for words, here, got in zip(JOBS, json.loads(done.stdout), there, strict=True):
+        assert (got["status"], said(got["out"]), said(got["err"])) == (
+            here["status"], said(here["out"]), said(here["err"])), words
+    assert [got["status"] for got in there[-2:]] == [2, 2] and there[0]["out"].startswith("seamref")
+
+
+def test_a_file_is_written_for_a_command_and_a_function_of_the_page_is_called(seamcall: Live) -> None:
+    answer = seamcall.page.evaluate("""async () => {
+        await seambook.live.write('/dropped/x.bin', new Uint8Array([1, 2, 3]));
+        await seambook.live.run('def twice(n):\\n    return 2 * n\\nfrom seamref.show import table');
+        return [await seambook.live.command('inspect', '/dropped/x.bin'),
+                await seambook.live.call('twice', [21]), await seambook.live.call('twice', {n: 'a'}),
+                await seambook.live.call('table', [[[1, 2]], 'a | b']),
+                await seambook.live.call('nosuch:name', []).catch(error => error.message)]; }""")
+    inspected, twice, text, table, refused = answer
+    assert inspected["status"] == 2 and "file starts 010203" in inspected["err"]
+    assert (twice, text) == (42, "aa")
+    assert set(table["data"]) == {"text/plain", "text/html"}
+    assert "ModuleNotFoundError" in refused

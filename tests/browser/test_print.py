@@ -1,4 +1,4 @@
-"""The book on paper: no chapter is wider than its sheet, nothing stays folded, and the PDF leads where it says."""
+"""The book as one PDF: contents, outline and links lead where they say (test_pages.py looks at its sheets)."""
 
 from __future__ import annotations
 
@@ -10,63 +10,11 @@ from typing import Any
 
 import pdf
 import pytest
-from browser.test_pages import CONTRAST, PAGES, ROOT, Visit, address, browser, pytestmark  # noqa: F401
+from browser.visits import ROOT, needs_chromium
 
 from built import BuiltBook
 
-SHEET = {"width": pdf.TEXT_WIDTH_PX, "height": 960}
-
-# What a sheet cuts off, what a box cuts off, and what stays folded.
-LOST = """() => {
-  const width = document.documentElement.clientWidth, lost = [];
-  const say = (what, e) => lost.push(what + ' ' + e.tagName + '.' + (e.className.baseVal ?? e.className) + ' '
-    + e.textContent.trim().slice(0, 60));
-  for (const e of document.querySelectorAll('article.bd-article *')) {
-    const r = e.getBoundingClientRect(), s = getComputedStyle(e);
-    if (e.tagName === 'DETAILS' && !e.open
-      && getComputedStyle(e, '::details-content').contentVisibility === 'hidden') say('folded', e);
-    if (r.width === 0 || e.closest('svg') && e.tagName !== 'svg') continue;
-    if (r.right > width + 1 || r.left < -1) say('wider than the sheet', e);
-    else if (s.overflowX !== 'visible' && e.scrollWidth > e.clientWidth + 1 && e.clientWidth > 1) say('cut', e);
-  }
-  return lost.slice(0, 5);
-}"""
-
-
-def on_paper(browser: Any, address: str, name: str, scheme: str) -> Visit:  # noqa: F811
-    visit = Visit(browser, address, f"{name}.html", scheme, SHEET)
-    visit.page.emulate_media(media="print", color_scheme=scheme)
-    return visit
-
-
-@pytest.mark.parametrize("name", [name if at % 8 == 3 else pytest.param(name, marks=pytest.mark.thorough)
-                                  for at, name in enumerate(PAGES)])
-def test_nothing_of_a_chapter_is_lost_on_paper(browser: Any, address: str, name: str) -> None:  # noqa: F811
-    visit = on_paper(browser, address, name, "dark")
-    try:
-        assert visit.page.evaluate(LOST) == []
-        assert visit.page.evaluate(CONTRAST) == []  # also where it is dark on the screen
-    finally:
-        visit.close()
-
-
-def test_the_print_check_sees_what_it_is_for(browser: Any, address: str) -> None:  # noqa: F811
-    visit = on_paper(browser, address, PAGES[0], "light")
-    try:
-        visit.page.evaluate(
-            """() => { const box = document.createElement('div');
-            box.innerHTML = '<div class="wide" style="width:1200px">x</div>'
-              + '<div class="box" style="overflow:hidden;width:200px"><div style="width:400px">y</div></div>'
-              + '<details class="shut"><summary>s</summary><p>z</p></details>'
-              + '<style>.bd-article details.shut::details-content { content-visibility: hidden !important }</style>';
-            document.querySelector('article.bd-article').append(box); }"""
-        )
-        seen = visit.page.evaluate(LOST)
-        assert [line.split(" ")[0] for line in seen] == ["wider", "cut", "folded"], seen
-    finally:
-        visit.close()
-
-
+pytestmark = needs_chromium
 CHOSEN = ["book/intro", "book/foundations/cast", "book/processor/tdcall", "book/appendices/glossary"]
 
 

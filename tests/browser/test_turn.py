@@ -5,6 +5,7 @@ What a page shows is compared with what the real machine says here, for choices 
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 import re
@@ -17,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser.test_axe import violations
-from browser.test_pages import PHONE, ROOT, WIDE, Visit, address, browser, pytestmark  # noqa: F401
+from browser.visits import PHONE, ROOT, WIDE, Visit, needs_chromium, violations
 
 from built import BuiltBook
 from seamref.show.precomputed import EXPLORERS, explorer_named
 
+pytestmark = needs_chromium
 STANDS = {
     "seamcall": "book/processor/seamcall", "boot": "book/boot/chain", "sigstruct": "book/loader/sigstruct",
     "memory": "book/loader/memory", "refusals": "book/module/refusals", "update": "book/host/update",
@@ -39,14 +40,14 @@ PLAIN = """html => { const e = document.createElement('div'); e.style.width = '6
 
 
 @pytest.fixture(scope="module", params=["file", "http"])
-def place(request: pytest.FixtureRequest, built_book: BuiltBook, address: str) -> str:  # noqa: F811
+def place(request: pytest.FixtureRequest, built_book: BuiltBook, address: str) -> str:
     return address if request.param == "http" else f"file://{built_book.html}"
 
 
 class Turned:
     """An explorer on a page, and its declaration."""
 
-    def __init__(self, browser: Any, place: str, key: str, size: dict[str, int] = WIDE) -> None:  # noqa: F811
+    def __init__(self, browser: Any, place: str, key: str, size: dict[str, int] = WIDE) -> None:
         self.visit = Visit(browser, place, f"{STANDS[key]}.html", "light", size)
         self.box = self.visit.page.locator(f'.seam-explorer[data-explorer="{key}"]')
         self.box.locator("form.seam-turn").wait_for()
@@ -73,22 +74,24 @@ class Turned:
         return str(self.visit.page.evaluate(PLAIN, html))
 
 
+@functools.cache
+def drawn(key: str) -> list[tuple[dict[str, int], str]]:
+    """Some choices, by number, and what the machine says to them; other ones in each run."""
+    made, draw = explorer_named(key), random.Random()
+    rows = [{name: draw.randrange(len(held)) for name, held in made.options.items()} for _ in range(TURNS)]
+    return [(choices, made.html_at(**made.chosen(choices))) for choices in rows]
+
+
 @pytest.mark.parametrize("key", EXPLORERS)
-def test_an_explorer_turns_without_Python_and_says_what_the_machine_says(
-    browser: Any, place: str, key: str,  # noqa: F811
-) -> None:
-    made = explorer_named(key)
-    turned = Turned(browser, place, key)
+def test_an_explorer_turns_without_Python_and_says_what_the_machine_says(profile: Any, place: str, key: str) -> None:
+    turned = Turned(profile, place, key)
     try:
-        assert turned.declared == made.declaration()
+        assert turned.declared == explorer_named(key).declaration()
         assert turned.box.locator(".seam-settings").is_hidden()
-        draw = random.Random()
-        for _ in range(TURNS):
-            choices = {name: draw.randrange(len(held)) for name, held in made.options.items()}
+        for choices, html in drawn(key):
             for name, choice in choices.items():
                 turned.put(name, choice)
-            shown, said = turned.words(), turned.plain(made.html_at(**made.chosen(choices)))
-            assert shown == said, choices
+            assert turned.words() == turned.plain(html), choices
         assert turned.visit.complaints == [] and turned.visit.foreign == []
     finally:
         turned.visit.close()
@@ -96,9 +99,9 @@ def test_an_explorer_turns_without_Python_and_says_what_the_machine_says(
 
 @pytest.mark.parametrize("key", ["seamcall", "sigstruct"])
 def test_an_explorer_is_turned_by_keyboard_alone_and_says_its_answer_to_a_screen_reader(
-    browser: Any, address: str, key: str,  # noqa: F811
+    profile: Any, address: str, key: str,
 ) -> None:
-    turned = Turned(browser, address, key, PHONE)
+    turned = Turned(profile, address, key, PHONE)
     page = turned.visit.page
     try:
         before = turned.box.locator(".seam-answer").inner_text()
@@ -122,20 +125,20 @@ def test_an_explorer_is_turned_by_keyboard_alone_and_says_its_answer_to_a_screen
 
 
 @pytest.mark.parametrize("key", ["seamcall", "memory"])
-def test_controls_have_no_serious_or_moderate_violation(browser: Any, address: str, key: str) -> None:  # noqa: F811
-    turned = Turned(browser, address, key)
+def test_controls_have_no_serious_or_moderate_violation(profile: Any, address: str, key: str) -> None:
+    turned = Turned(profile, address, key)
     try:
         turned.put(*next((name, 1) for name in explorer_named(key).options))
         turned.words()
         light = violations(turned.visit)
-        turned.visit.page.emulate_media(color_scheme="dark")
-        turned.visit.page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+        turned.visit.wear("dark")
+        turned.visit.resize(PHONE)
         assert (light, violations(turned.visit)) == ([], [])
     finally:
         turned.visit.close()
 
 
-def test_without_its_answers_an_explorer_is_a_table_again(browser: Any, address: str) -> None:  # noqa: F811
+def test_without_its_answers_an_explorer_is_a_table_again(browser: Any, address: str) -> None:
     context = browser.new_context(viewport=WIDE)
     try:
         context.route("**/_static/turns/*", lambda route: route.abort())
@@ -152,7 +155,7 @@ def test_without_its_answers_an_explorer_is_a_table_again(browser: Any, address:
         context.close()
 
 
-def test_without_script_an_explorer_is_a_table_and_has_no_control(browser: Any, address: str) -> None:  # noqa: F811
+def test_without_script_an_explorer_is_a_table_and_has_no_control(browser: Any, address: str) -> None:
     context = browser.new_context(viewport=WIDE, java_script_enabled=False)
     try:
         page = context.new_page()
@@ -165,8 +168,8 @@ def test_without_script_an_explorer_is_a_table_and_has_no_control(browser: Any, 
         context.close()
 
 
-def test_an_explorer_that_nobody_turned_is_printed_with_its_further_turns(browser: Any, address: str) -> None:  # noqa: F811
-    turned = Turned(browser, address, "boot")
+def test_an_explorer_that_nobody_turned_is_printed_with_its_further_turns(profile: Any, address: str) -> None:
+    turned = Turned(profile, address, "boot")
     box, page = turned.box, turned.visit.page
     try:
         page.emulate_media(media="print")
@@ -181,34 +184,57 @@ def test_an_explorer_that_nobody_turned_is_printed_with_its_further_turns(browse
         turned.visit.close()
 
 
-def test_an_explorer_of_a_cell_that_ran_in_the_page_is_turned_by_Python(browser: Any, address: str) -> None:  # noqa: F811
-    visit = Visit(browser, address, f"{STANDS['refusals']}.html", "light", WIDE)
-    page = visit.page
+@pytest.fixture(scope="module")
+def memory(profile: Any, address: str) -> Iterator[Turned]:
+    """An explorer on a page that has Python."""
+    turned = Turned(profile, address, "memory")
     try:
-        if not page.evaluate("Boolean(window.seambook.live?.available)"):
+        if not turned.visit.page.evaluate("Boolean(window.seambook.live?.available)"):
             pytest.skip("this book was built without Python for its pages")
-        cell = page.locator("div.cell", has=page.locator(".seam-explorer"))
-        page.evaluate("""() => { const cell = document.querySelector('.seam-explorer').closest('.cell');
-            cell.dataset.live = 'busy'; }""")
-        source = ("from seamref.show import explorer, paragraph\n"
-                  "explorer(lambda n, up: paragraph(f'{n} squared is {n * n}' if up else 1 / 0),\n"
-                  "         n=[3, 4], up=True, key='own')")
-        page.evaluate("""async source => {
-            const got = await seambook.live.run(source);
-            seambook.live.draw(got.outputs, document.querySelector('.seam-explorer').closest('.cell_output'));
-        }""", source)
-        box = cell.locator('.seam-explorer[data-explorer="own"][data-ready="python"]')
-        box.wait_for()
-        box.get_by_label("4").check()
-        page.wait_for_function("document.querySelector('.seam-said').dataset.state === 'answered'")
-        assert box.locator(".seam-answer").inner_text().strip() == "4 squared is 16"
-        box.get_by_label("up").uncheck()
-        page.wait_for_function("document.querySelector('.seam-said').dataset.state === 'failed'")
-        assert "division by zero" in box.locator(".seam-said").inner_text()
-        assert box.locator(".seam-answer").inner_text() == ""  # the old answer does not stand beside the new setting
-        assert visit.complaints == [] and visit.foreign == []
+        yield turned
     finally:
-        visit.close()
+        turned.visit.close()
+
+
+def test_a_number_that_was_not_computed_is_asked_of_Python(memory: Turned) -> None:
+    made, page = explorer_named("memory"), memory.visit.page
+    at = list(made.options).index("image")
+    control = memory.box.locator(".seam-control").nth(at)
+    control.locator("select").select_option(label="another ...")
+    field = control.locator("input")
+    assert "a whole number from 1 to 496" in memory.box.locator(".seam-said").inner_text()
+    field.fill("497")
+    page.keyboard.press("Tab")
+    assert memory.box.locator(".seam-answer").inner_text() == ""
+    field.fill("333")
+    page.keyboard.press("Tab")
+    page.wait_for_function("document.querySelector('.seam-said').dataset.state === 'answered'", timeout=PYTHON_S * 1000)
+    assert memory.words() == memory.plain(made.html_at(image=333))
+    memory.visit.quiet()
+
+
+def test_an_explorer_of_a_cell_that_ran_in_the_page_is_turned_by_Python(memory: Turned) -> None:
+    visit, page = memory.visit, memory.visit.page
+    cell = page.locator("div.cell", has=page.locator(".seam-explorer"))
+    page.evaluate("""() => { const cell = document.querySelector('.seam-explorer').closest('.cell');
+        cell.dataset.live = 'busy'; }""")
+    source = ("from seamref.show import explorer, paragraph\n"
+              "explorer(lambda n, up: paragraph(f'{n} squared is {n * n}' if up else 1 / 0),\n"
+              "         n=[3, 4], up=True, key='own')")
+    page.evaluate("""async source => {
+        const got = await seambook.live.run(source);
+        seambook.live.draw(got.outputs, document.querySelector('.seam-explorer').closest('.cell_output'));
+    }""", source)
+    box = cell.locator('.seam-explorer[data-explorer="own"][data-ready="python"]')
+    box.wait_for()
+    box.get_by_label("4").check()
+    page.wait_for_function("document.querySelector('.seam-said').dataset.state === 'answered'")
+    assert box.locator(".seam-answer").inner_text().strip() == "4 squared is 16"
+    box.get_by_label("up").uncheck()
+    page.wait_for_function("document.querySelector('.seam-said').dataset.state === 'failed'")
+    assert "division by zero" in box.locator(".seam-said").inner_text()
+    assert box.locator(".seam-answer").inner_text() == ""  # the old answer does not stand beside the new setting
+    visit.quiet()
 
 
 def test_the_answers_of_all_explorers_are_small(built_book: BuiltBook) -> None:
@@ -216,31 +242,6 @@ def test_the_answers_of_all_explorers_are_small(built_book: BuiltBook) -> None:
         pytest.skip("the book did not build; tests/book/test_rendered.py says why")
     sizes = {path.name: path.stat().st_size for path in (built_book.html / "_static" / "turns").glob("*.js")}
     assert len(sizes) == len(EXPLORERS) and sum(sizes.values()) < MOST_BYTES, sizes
-
-
-def test_a_number_that_was_not_computed_is_asked_of_Python(browser: Any, address: str) -> None:  # noqa: F811
-    made = explorer_named("memory")
-    turned = Turned(browser, address, "memory")
-    page = turned.visit.page
-    try:
-        if not page.evaluate("Boolean(window.seambook.live?.available)"):
-            pytest.skip("this book was built without Python for its pages")
-        at = list(made.options).index("image")
-        control = turned.box.locator(".seam-control").nth(at)
-        control.locator("select").select_option(label="another ...")
-        field = control.locator("input")
-        assert "a whole number from 1 to 496" in turned.box.locator(".seam-said").inner_text()
-        field.fill("497")
-        page.keyboard.press("Tab")
-        assert turned.box.locator(".seam-answer").inner_text() == ""
-        field.fill("333")
-        page.keyboard.press("Tab")
-        page.wait_for_function("document.querySelector('.seam-said').dataset.state === 'answered'",
-                               timeout=PYTHON_S * 1000)
-        assert turned.words() == turned.plain(made.html_at(image=333))
-        assert turned.visit.complaints == [] and turned.visit.foreign == []
-    finally:
-        turned.visit.close()
 
 
 # --- commands in a page
@@ -271,8 +272,8 @@ def test_every_example_of_the_page_runs_at_a_shell(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def typing(browser: Any, address: str) -> Iterator[Visit]:  # noqa: F811
-    visit = Visit(browser, address, f"{TRY}.html", "light", WIDE)
+def typing(profile: Any, address: str) -> Iterator[Visit]:
+    visit = Visit(profile, address, f"{TRY}.html", "light", WIDE)
     if not visit.page.evaluate("Boolean(window.seambook?.live?.available)"):
         visit.close()
         pytest.skip("this book was built without Python for its pages")
@@ -381,7 +382,7 @@ def test_the_page_of_commands_asks_nobody_and_complains_of_nothing(typing: Visit
     assert violations(typing) == []
 
 
-def test_from_a_folder_the_page_says_how_commands_can_be_run(browser: Any, built_book: BuiltBook) -> None:  # noqa: F811
+def test_from_a_folder_the_page_says_how_commands_can_be_run(browser: Any, built_book: BuiltBook) -> None:
     if not (built_book.html / "index.html").is_file():
         pytest.skip("the book did not build; tests/book/test_rendered.py says why")
     visit = Visit(browser, f"file://{built_book.html}", f"{TRY}.html", "light", PHONE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from html.parser import HTMLParser
 from itertools import pairwise
 from typing import Any
@@ -244,6 +245,7 @@ def test_msr_tables_find_by_number_and_name_and_name_what_is_missing() -> None:
 def test_a_table_is_a_data_frame_and_scrolls() -> None:
     shown = table([{"a": 1, "b": "x"}, {"a": 2, "b": "y"}])
     assert list(shown.frame.columns) == ["a", "b"] and int(shown.frame["a"].sum()) == 3
+    assert shown.records == shown.frame.to_dict("records")
     assert 'overflow-x:auto' in shown.html and Tree(shown.html).all("table")
 
 
@@ -543,3 +545,11 @@ def test_check_table_names_revisions_of_the_kind_that_the_table_is_asked_with() 
             assert shown[row.id] == have, row.id
     assert said(INSTALL_MANIFEST)["INSTALL.manifest.svn"] == {"P-SEAMLDR 1.0"}
     assert said(KERNEL_V2)["IMAGE2.header"] == {"v10", "merged"}
+
+
+def test_without_pandas_a_table_still_gives_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    shown = table([{"a": Hex(3), "`b`": "`x`"}])
+    assert shown.records == [{"a": 3, "b": "x"}]
+    with pytest.raises(SeamrefError, match="pandas is not installed here; records has the same rows"):
+        _ = shown.frame

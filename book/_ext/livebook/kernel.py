@@ -168,9 +168,12 @@ PAGE = "book/index"
 
 
 def begin(root: str, page: str) -> str:
-    """Be the interpreter's main module, in the folder where the page's chapter stands; say which Python it is."""
-    global PAGE
-    PAGE = page
+    """A new session: the interpreter's main module, in the folder where the page's chapter stands.
+
+    Say which Python it is.
+    """
+    global KERNEL, PAGE
+    KERNEL, PAGE = Kernel(), page
     sys.modules["__main__"] = KERNEL.module
     folder = os.path.dirname(f"{root}/{page}")
     os.makedirs(folder, exist_ok=True)

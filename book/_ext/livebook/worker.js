@@ -3,20 +3,36 @@
 import { loadPyodide } from "./pyodide.mjs";
 
 const here = new URL("./", import.meta.url).href;
+const root = "/seambook/";
 let kernel, python;
+
+// What live.py packed: gzip of a length (4 bytes), an index of so many bytes, [[name, bytes], ...], and the contents.
+async function packed(address) {
+  const answer = await fetch(address);
+  if (!answer.ok) throw new Error(`${address}: ${answer.status}`);
+  const open = answer.body.pipeThrough(new DecompressionStream("gzip"));
+  const bytes = new Uint8Array(await new Response(open).arrayBuffer());
+  let at = 4 + new DataView(bytes.buffer).getUint32(0);
+  return JSON.parse(new TextDecoder().decode(bytes.subarray(4, at)))
+    .map(([name, size]) => [name, bytes.subarray(at, at += size)]);
+}
 
 const doing = {
   async begin({ page, interrupt }) {
-    const archive = fetch(here + "python.zip");
-    python = await loadPyodide({ indexURL: here, checkAPIVersion: true });
+    const files = packed(here + "python.pack");
+    python = await loadPyodide({ indexURL: here, stdLibURL: here + "stdlib.zip", checkAPIVersion: true });
     python.setStdin({ error: true });  // input() says at once that nobody can answer
-    const answer = await archive;
-    if (!answer.ok) throw new Error(`python.zip: ${answer.status}`);
-    python.unpackArchive(await answer.arrayBuffer(), "zip", { extractDir: "/seambook" });
-    python.runPython("import sys; sys.path.insert(0, '/seambook')");
+    const made = new Set();
+    for (const [name, bytes] of await files) {
+      const folder = (root + name).slice(0, (root + name).lastIndexOf("/"));
+      if (!made.has(folder)) python.FS.mkdirTree(folder);
+      made.add(folder);
+      python.FS.writeFile(root + name, bytes, { canOwn: true });
+    }
+    python.runPython(`import sys; sys.path.insert(0, "${root.slice(0, -1)}")`);
     kernel = python.pyimport("seambook_kernel");
     if (interrupt) python.setInterruptBuffer(interrupt);
-    return kernel.begin("/seambook", page);
+    return kernel.begin(root.slice(0, -1), page);
   },
   run({ source, printed }) { return JSON.parse(kernel.run(source, printed)); },
   call({ name, args }) { return JSON.parse(kernel.call(name, JSON.stringify(args))); },
