@@ -411,8 +411,9 @@ class Canon:
             return None
         found = list(range(len(one)))
         for group in self.groups:
-            ours = sorted(group, key=lambda cpu: one[cpu])
-            theirs = sorted(group, key=lambda cpu: other[cpu])
+            moved = [cpu for cpu in group if one[cpu] != other[cpu]]  # the others stay what they are
+            ours = sorted(moved, key=lambda cpu: one[cpu])
+            theirs = sorted(moved, key=lambda cpu: other[cpu])
             for cpu, of in zip(ours, theirs, strict=True):
                 found[cpu] = of
         return tuple(found)

@@ -111,6 +111,7 @@ class Recorder:
 
     __slots__ = (
         "_memory",
+        "_moves",
         "_names",
         "_open",
         "_pages_of",
@@ -156,6 +157,7 @@ class Recorder:
         self._slots = 1 + max((slot for _, slot in self.own.values()), default=-1)
         self._pages_of = {held: page for page, held in self.own.items()}
         self._open: dict[tuple[int, int], int] = {}
+        self._moves: dict[tuple[int, ...], list[tuple[int, int]]] = {}
         self._stride = len(PARTS) + _DOORS * self._slots + reserved
         whole, parts = (1 << self._stride) - 1, (1 << len(PARTS)) - 1
         self.block: list[int] = []
@@ -330,14 +332,16 @@ class Recorder:
         """The same places when CPU n is called ``order[n]``."""
         if not places & self.tied:
             return places
-        block, stride = self.block, self._stride
+        moves = self._moves.get(order)
+        if moves is None:
+            moves = self._moves[order] = [
+                (self.block[cpu], (other - cpu) * self._stride) for cpu, other in enumerate(order) if cpu != other]
         found = 0
-        for cpu, other in enumerate(order):
-            if cpu != other:
-                held = places & block[cpu]
-                if held:
-                    places ^= held
-                    found |= held << (other - cpu) * stride if other > cpu else held >> (cpu - other) * stride
+        for block, by in moves:
+            held = places & block
+            if held:
+                places ^= held
+                found |= held << by if by > 0 else held >> -by
         return places | found
 
 

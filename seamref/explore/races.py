@@ -19,9 +19,10 @@ of them has learnt of those before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
+from seamref.arch.platform import Platform
 from seamref.explore.canonical import Canon
 from seamref.explore.observe import (
     BIT,
@@ -198,9 +199,9 @@ def _plain(place: int, value: Any) -> Kept:
     return Kept(place, value, value)
 
 
-def without(world: World, kept: Iterable[Kept]) -> World:
+def without(world: World, kept: Collection[Kept]) -> World:
     """The world as it would be without those who overwrote these values, as far as somebody's being blocked goes."""
-    copy = world.fork()
+    copy = _light(world, kept)
     host = copy.host
     cpus = list(raw_cpus(host))
     fields: dict[str, Any] = {}
@@ -233,6 +234,21 @@ def without(world: World, kept: Iterable[Kept]) -> World:
     return copy
 
 
+def _light(world: World, kept: Collection[Kept]) -> World:
+    """A copy to be asked who is blocked, and for nothing else: what is not put back is shared."""
+    copy = object.__new__(World)
+    copy.setting, copy.rest = world.setting, world.rest
+    host = copy.host = object.__new__(type(world.host))
+    host.state, host.platform = world.host.state, world.host.platform
+    if any(item.place == _MUTEX or SAW.part(item.place)[1] == PROCESSOR for item in kept):
+        platform = host.platform = object.__new__(type(world.host.platform))
+        for get, put in _SLOTS:
+            put(platform, get(world.host.platform))
+        platform._lps = dict(platform._lps)
+    return copy
+
+
+_SLOTS = [(slot.__get__, slot.__set__) for slot in (Platform.__dict__[name] for name in Platform.__slots__)]
 _NAME = {bit: name for name, bit in BIT.items()}
 
 
@@ -401,8 +417,7 @@ def _unless_over(chain: Chain, waits: Waits, everybody: int) -> Chain | None:
         return chain
     world = waits.world
     who = [actor for actor in world.actors if left >> actor & 1]
-    marks = 0
-    for index in range(len(chain.events)):
+    for index in range(len(chain.events) - 1, -1, -1):
         if chain.marks >> index & 1:
             kept = chain.values(index)
             places = 0
@@ -412,10 +427,10 @@ def _unless_over(chain: Chain, waits: Waits, everybody: int) -> Chain | None:
             if asked:
                 other = without(world, kept)
                 if any(other.choices(actor) for actor in asked):
-                    marks |= 1 << index
-    if marks == chain.marks:
-        return chain
-    return Chain(chain.events, marks, chain.learnt, chain.since, chain.kept, chain.all) if marks else None
+                    marks = chain.marks & (2 << index) - 1  # those before it are kept unasked
+                    return chain if marks == chain.marks else Chain(
+                        chain.events, marks, chain.learnt, chain.since, chain.kept, chain.all)
+    return None
 
 
 # --- exchanges, and other ways to the same state
@@ -437,12 +452,16 @@ def _permuted(seen: Seen, order: tuple[int, ...]) -> Seen:
 def _moved(kept: tuple[Kept, ...], order: tuple[int, ...]) -> tuple[Kept, ...]:
     found = []
     for item in kept:
-        place, value, key = item
-        if place & _WHO and value is not None:
-            value = key = _renamed(place, value, order)
+        place, value, _ = item
+        if place & _WHO:
+            if value is not None:
+                value = _renamed(place, value, order)
+                item = Kept(place, value, value)
         else:
-            place = SAW.permute(place, order)
-        found.append(Kept(place, value, key))
+            cpu, _ = SAW.part(place)
+            if cpu >= 0 and order[cpu] != cpu:
+                item = Kept(SAW.permute(place, order), value, item.key)
+        found.append(item)
     found.sort(key=_place)
     return tuple(found)
 

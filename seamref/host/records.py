@@ -46,10 +46,17 @@ def having(record: Record, **changes: Any) -> Record:
     """
     kind: type[Any] = type(record)
     made: Record = object.__new__(kind)
-    for name, get, put in members(kind):
-        put(made, changes.pop(name) if name in changes else get(record))
+    held = _MEMBERS.get(kind) or members(kind)
+    for _, get, put in held:
+        put(made, get(record))
     if changes:
-        raise TypeError(f"{kind.__name__} has no field {', '.join(changes)}")
+        left = len(changes)
+        for name, _, put in held:
+            if name in changes:
+                put(made, changes[name])
+                left -= 1
+        if left:
+            raise TypeError(f"{kind.__name__} has no field {', '.join(set(changes) - {name for name, _, _ in held})}")
     return made
 
 
