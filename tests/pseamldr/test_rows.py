@@ -20,6 +20,7 @@ from seamref.pseamldr.manifest import ManifestState, ParamsState
 from seamref.pseamldr.memory_constants import MemoryState, ModuleShape, compute_memory_constants
 from seamref.pseamldr.program import EntryState
 from seamref.pseamldr.shutdown import ShutdownState
+from seamref.pseamldr.sigstruct import SEAM_SIGSTRUCT
 from seamref.pseamldr.sysvalues import SystemValues, hkid_mask
 from seamref.spec import TABLES
 
@@ -137,6 +138,117 @@ def test_rows_of_one_generation_are_skipped_in_the_other(row: Any) -> None:
     _, stops = EXAMPLES[row.id]
     other = "1.5" if row.applies("1.0") else "1.0"
     assert row.id not in [r.id for r, _ in TABLES["INSTALL.manifest"].walk(replace(stops, revision=other), other)]
+
+
+MUST = {"header_type": 6, "header_length": 0xE1, "header_version": 0x10000, "key_size": 0x60, "exponent_size": 1,
+        "modulus_size": 0x60, "module_vendor": 0x8086, "attributes": 0, "size": 0x200, "exponent": 0x10001}
+UNLOCKED = {"debug_unlocked": True}
+EDGES: list[tuple[str, dict[str, Any], dict[str, Any], bool]] = [
+    # row, fields of the sigstruct, what else differs, whether the row stops
+    *((name, {name: value + by}, {}, by != 0) for name, value in MUST.items() for by in (-1, 0, 1) if value + by >= 0),
+    *((name, {name: 1}, {}, True) for name in ("reserved0", "reserved1", "reserved2", "reserved3")),
+    *(("module_type", {"module_type": value}, {}, value & 0x7FFFFFFF != 0)
+      for value in (0, 1, 1 << 30, 1 << 31, 1 << 31 | 1, 0x7FFFFFFF)),
+    *(("cpuid_table_size", {"cpuid_table_size": size}, {}, size > 255) for size in (0, 254, 255, 256)),
+    *(("hv", {"min_update_hv": low, "module_hv": 2}, {}, low > 2) for low in (0, 1, 2, 3)),
+    *(("gdt_idt_alignment", {"gdt_idt_offset": at}, {}, at % PAGE != 0) for at in (0, 1, PAGE - 1, PAGE, PAGE + 1)),
+    *(("gdt_idt_pair", {"gdt_idt_offset": gdt, "fault_wrapper_offset": wrapper}, {}, (gdt == 0) != (wrapper == 0))
+      for gdt in (0, 1, PAGE) for wrapper in (0, 1, PAGE)),
+    *(("signer_key", {}, {"signer_key_hash": byte * 48}, True) for byte in (b"\0", b"\xff")),
+    *(("debug", {"module_type": kind}, {"debug_unlocked": unlocked}, bool(kind) and not unlocked)
+      for kind in (0, 1 << 31) for unlocked in (False, True)),
+    *(("major_svn", {"seam_major_svn": svn}, {"scenario": scenario}, scenario == 1 and svn != 1)
+      for svn in (0, 1, 2) for scenario in (0, 1)),
+    *(("minor_svn", {"seam_minor_svn": svn}, {"scenario": scenario}, scenario == 1 and svn < 2)
+      for svn in (1, 2, 3) for scenario in (0, 1)),
+    *(("gdt_idt_bound", {"gdt_idt_offset": at}, {"num_module_pages": pages}, stops) for at, pages, stops in (
+        (0, 1, False), (1, 1, True), (7 * PAGE, 8, False), (7 * PAGE + 1, 8, True), (0xFFFFFFFF, 0, False))),
+    *(("fault_wrapper_bound", {"fault_wrapper_offset": at}, {"num_module_pages": pages}, stops)
+      for at, pages, stops in (
+        (0, 1, False), (PAGE - 512, 1, False), (PAGE - 511, 1, True), (0xFFFFFE00, 0, False), (0xFFFFFE01, 0, True))),
+    *(("cpuid", {"cpuid_table": table, "cpuid_table_size": size}, {"socket_cpuids": sockets}, stops)
+      for table, size, sockets, stops in (
+          ([0x806F8], 0, (0x806F8,), False), ([0x806F8], 1, (0x806F8,), False), ([0x806F0], 1, (0x806FF,), False),
+          ([0x806F8], 1, (0x806E8,), True), ([0x806F8], 1, (0x806F8, 0x806E8), True),
+          ([0x806E8, 0x806F8], 1, (0x806F8,), True), ([0x806E8, 0x806F8], 2, (0x806F8,), False))),
+    *(("cpuid_mandatory", {"cpuid_table_size": size, "module_type": kind}, {}, not kind and not size)
+      for size in (0, 1) for kind in (0, 1 << 31)),
+]
+
+
+@pytest.mark.parametrize(("row", "fields", "rest", "stops"), EDGES)
+def test_INSTALL_manifest__where_each_row_begins(
+    row: str, fields: dict[str, Any], rest: dict[str, Any], stops: bool
+) -> None:
+    state = _manifest()
+    data = bytearray(state.sigstruct)
+    for name, value in fields.items():
+        if name == "cpuid_table":
+            value = [*value, *[0] * (len(SEAM_SIGSTRUCT.peek(data, name)) - len(value))]
+        SEAM_SIGSTRUCT.poke(data, name, value)
+    state = replace(state, sigstruct=bytes(data), **rest)
+    assert bool(TABLES["INSTALL.manifest"][f"INSTALL.manifest.{row}"].stops(state)) is stops
+
+
+@pytest.mark.parametrize(("new", "running", "scenario", "stops"), [
+    (0x103, 0x103, 1, False), (0x103, 0x104, 1, True), (0x104, 0x103, 1, False), (0x1FF, 0x200, 1, True),
+    (0x200, 0x1FF, 1, False), (0x103, 0x104, 0, False),
+])
+def test_INSTALL_manifest_svn__1_0_compares_16_bits(new: int, running: int, scenario: int, stops: bool) -> None:
+    state = _manifest("1.0", seam_major_svn=new >> 8, seam_minor_svn=new & 0xFF)
+    state = replace(state, seam_major_svn=running >> 8, seam_minor_svn=running & 0xFF, scenario=scenario)
+    assert bool(TABLES["INSTALL.manifest"]["INSTALL.manifest.svn"].stops(state)) is stops
+
+
+BAD = 0x7E000000
+PARAMS_EDGES: list[tuple[str, dict[str, Any], bool]] = [
+    ("version", {"version": 1}, True), ("reserved", {"reserved": 1}, True),
+    *(("scenario", {"scenario": value}, value > 1) for value in (0, 1, 2, 1 << 31)),
+    *(("num_module_pages", {"num_module_pages": value}, value > 496) for value in (0, 495, 496, 497, 1 << 32)),
+    ("page_pa", {"mod_pages_pa_list": [*PAGES, BAD]}, False),
+    ("page_pa", {"mod_pages_pa_list": [*PAGES, BAD], "num_module_pages": 9}, True),
+    ("page_pa", {"mod_pages_pa_list": [BAD, *PAGES[1:]]}, True),
+    *(("sigstruct_pa", {"sigstruct_pa": at}, at % PAGE != 0 or at == BAD)
+      for at in (0, 0x1000, 0x1001, 0x1800, 0x1FFF, BAD)),
+    *(("update_ready", {"scenario": scenario, "seam_ready": ready}, scenario == 1 and ready == 0)
+      for scenario in (0, 1) for ready in (0, 1, 2)),
+]
+
+
+@pytest.mark.parametrize(("row", "fields", "stops"), PARAMS_EDGES)
+def test_INSTALL_params__where_each_row_begins(row: str, fields: dict[str, Any], stops: bool) -> None:
+    assert bool(TABLES["INSTALL.params"][f"INSTALL.params.{row}"].stops(_params(**fields))) is stops
+
+
+@pytest.mark.parametrize(("row", "changes", "stops"), [
+    *(("remaining", {"remaining": value}, value == 0) for value in (0, 1, 2, 0xFFFFFFFF)),
+    *(("handoff_valid", {"valid": value}, value == 0) for value in (0, 1, 2, 0xFF)),
+    *(("handoff_size", {"size": pages * PAGE + PAGE - 8 + by, "old_handoff_pages": pages}, by > 0)
+      for pages in (0, 1, 2) for by in (-1, 0, 1)),
+    ("handoff_size", {"size": 0xFFFFFFFFFFFFFFFF}, True),
+    *(("handoff_hv_low", {"hv": value}, value < 2) for value in (1, 2, 3)),
+    *(("handoff_hv_high", {"hv": value}, value > 2) for value in (1, 2, 3)),
+])
+def test_INSTALL_update__where_each_row_begins(row: str, changes: dict[str, int], stops: bool) -> None:
+    assert bool(TABLES["INSTALL.update"][f"INSTALL.update.{row}"].stops(replace(UPDATE, **changes))) is stops
+
+
+@pytest.mark.parametrize(("digest", "stops"), [(b"a" * 48, True), (b"b" * 48, False), (b"c" * 48, True)])
+def test_INSTALL_hash__any_other_digest_stops(digest: bytes, stops: bool) -> None:
+    assert bool(TABLES["INSTALL.hash"]["INSTALL.hash.seamhash"].stops(HashState(digest, b"b" * 48))) is stops
+
+
+@pytest.mark.parametrize("status", [0, 1, 2, 3])
+def test_INSTALL_seamdb__only_no_entropy_is_a_status(status: int) -> None:
+    assert TABLES["INSTALL.seamdb"]["INSTALL.seamdb.entropy"].stops(status) == (status == 2)
+
+
+def test_INSTALL_lp_repeated__each_processor_has_its_own_bit() -> None:
+    for lpid in (0, 7, 8, 9, 1023):
+        state = _lp(lpid, member=True)
+        assert state.in_session()
+        for other in {(lpid + 1) % 1024, (lpid + 8) % 1024, lpid - 1 if lpid else 8}:
+            assert not replace(state, lpid=other).in_session()
 
 
 def test_INSTALL_manifest__an_image_without_pages_lets_offsets_wrap() -> None:
