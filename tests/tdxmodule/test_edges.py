@@ -1,7 +1,7 @@
 """Where the TDX module's judgements of the platform and of TDMRs begin: both sides of every edge, without a boot.
 
-The functions are asked with the facts themselves (CPUID, MSRs, MCHECK's table, a TDMR_INFO) in place of a call that finds
-them; calls that are really made are in the other files of this folder.
+The functions are asked with the facts themselves (CPUID, MSRs, MCHECK's table, a TDMR_INFO) in place of a call that
+finds them; calls that are really made are in the other files of this folder.
 """
 
 from __future__ import annotations
