@@ -307,7 +307,7 @@ def fingerprint(folder: Path, job: dict[str, Any], file: str) -> str:
     Where anything else changed, a test may be asked that does not execute a line any more, or one more would: a mutant
     may then live that should not, never the other way round.
     """
-    found = hashlib.sha256(json.dumps([job["tests"], job["sources"]]).encode())
+    found = hashlib.sha256(json.dumps(job["sources"]).encode())
     for name in (file, *job["sources"]):
         found.update((folder / name).read_bytes())
     return found.hexdigest()

@@ -2,7 +2,8 @@
 
     python tools/mutants.py                       every room below, all mutants
     python tools/mutants.py manifest --sample 40  one module, every n-th mutant so that about forty are tried
-    python tools/mutants.py --again               only those that no test noticed before
+    python tools/mutants.py --first               by the short tests of each room; then, with all of them,
+    python tools/mutants.py --again               those that no test noticed before
     python tools/mutants.py --report              no run: what is known so far, and the figures for the book
 
 The package and its tests are copied to a temporary folder first, and a mutant exists in memory only: the working tree
@@ -52,19 +53,25 @@ class Room:
     sources: tuple[str, ...]
     tests: tuple[str, ...]
     """Files and folders; ``file::part of the name`` takes only some of a file."""
+    first: tuple[str, ...]
+    """Those that are short and about the changed code: they kill most mutants."""
 
 
 RECORDED = "tests/conformance/test_recorded.py"
 
 ROOMS = {
-    "processor": Room(("seamref/arch/seam.py", "seamref/arch/memory.py"), ("tests/arch",)),
+    "processor": Room(("seamref/arch/seam.py", "seamref/arch/memory.py"), ("tests/arch",), (
+        "tests/arch/test_seam.py", "tests/arch/test_memory.py", "tests/arch/test_vmx.py")),
     "loader": Room(("seamref/pseamldr/install.py", "seamref/pseamldr/manifest.py"),
-                   ("tests/pseamldr", f"{RECORDED}::[pseamldr-")),
-    "firmware": Room(("seamref/firmware/np_seamldr",), ("tests/firmware", f"{RECORDED}::[npseamldr-")),
+                   ("tests/pseamldr", f"{RECORDED}::[pseamldr-"), (
+        "tests/pseamldr/test_rows.py", "tests/pseamldr/test_leaves.py")),
+    "firmware": Room(("seamref/firmware/np_seamldr",), ("tests/firmware", f"{RECORDED}::[npseamldr-"), (
+        "tests/firmware/test_np_seamldr.py", "tests/firmware/test_np_measured.py")),
     "host": Room(("seamref/host/image.py",), (
         "tests/host/test_image.py", "tests/host/test_inspection.py", "tests/host/test_verify.py",
-        "tests/host/test_commands.py", f"{RECORDED}::[linux-")),
-    "module": Room(("seamref/tdxmodule/system",), ("tests/tdxmodule",)),
+        "tests/host/test_commands.py", f"{RECORDED}::[linux-"), ("tests/host/test_image.py",)),
+    "module": Room(("seamref/tdxmodule/system",), ("tests/tdxmodule",), (
+        "tests/tdxmodule/test_edges.py", "tests/tdxmodule/test_rows.py", "tests/tdxmodule/test_parts.py")),
 }
 
 NEAR = {
@@ -283,6 +290,7 @@ def main() -> int:
     parser.add_argument("--sample", type=int, default=0, metavar="N", help="about this many mutants of each module")
     parser.add_argument("--all", action="store_true", help="every replacement of an operator, not only its neighbours")
     parser.add_argument("--again", action="store_true", help="try again what no test noticed")
+    parser.add_argument("--first", action="store_true", help="only the short tests; --again asks the others too")
     parser.add_argument("--report", action="store_true", help="what is known so far; store the figures for the book")
     args = parser.parse_args()
 
@@ -313,7 +321,7 @@ def main() -> int:
                 folder = Path(held)
                 copy_tree(folder)
                 (folder / "todo.json").write_text(json.dumps([mutant.__dict__ for mutant in todo]))
-                job = {"tests": list(room.tests), "sources": files_of(ROOT, room.sources),
+                job = {"tests": list(room.first if args.first else room.tests), "sources": files_of(ROOT, room.sources),
                        "kept": str(KEPT / f"{name}.jsonl")}
                 (folder / "job.json").write_text(json.dumps(job))
                 env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(folder / "tools")])}
