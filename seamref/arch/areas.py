@@ -11,7 +11,7 @@ modelled), guest interrupt status, PML index and the VMX-preemption timer (no pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from operator import attrgetter
@@ -67,6 +67,12 @@ UNUSABLE = 1 << 16
 """Access rights of a segment register that was loaded with a null selector (bit 16, section 25.4.1)."""
 CODE_64, CODE_32, DATA, BUSY_TSS = 0xA09B, 0xC09B, 0xC093, 0x008B
 """Access rights that a VM exit gives: CS by the host's size, the data segments, TR (section 28.5.2)."""
+FLAT_64: Mapping[str, int] = {
+    "guest_cs_ar": CODE_64, "guest_ldtr_ar": UNUSABLE, "guest_tr_ar": BUSY_TSS, "guest_tr_limit": 0x67,
+    **{f"guest_{name}_ar": DATA for name in ("ss", "ds", "es", "fs", "gs")},
+    **{f"guest_{name}_limit": 0xFFFFFFFF for name in ("cs", "ss", "ds", "es", "fs", "gs")},
+}
+"""Segments of a 64-bit guest whose segments are flat, for a VMCS that is filled by hand."""
 LONG_MODE = 0x500
 """EFER.LME and EFER.LMA."""
 
@@ -157,7 +163,7 @@ HOST: tuple[HostRow, ...] = (
     HostRow("pending_debug", "28.5.5", value=0),
     HostRow("mov_ss_blocking", "28.5.5", value=False),
     HostRow("sti_blocking", "28.5.5", value=False),
-    HostRow("monitor_armed", "28.5.5", value=False),
+    HostRow("monitor_armed", "28.5.6", value=False),
 )
 """What a VM exit makes of the processor.  CR0 and the access rights of CS, SS, DS, ES, FS, GS follow from the fields
 by a rule, see :func:`load_host`.  The fields of an LDTR that is not usable are undefined; zero is *chosen*."""

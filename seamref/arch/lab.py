@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from seamref.arch import msr
+from seamref.arch.areas import FLAT_64, IA32E_GUEST
 from seamref.arch.lp import CR4_SMXE, CR4_VMXE, Lp
 from seamref.arch.memory import Agent, Range
 from seamref.arch.outcome import Fault
@@ -68,13 +69,10 @@ def transfer_vmcs(platform: Platform, lp: Lp, cr3: int, rip: int = CODE, **field
 def vmm_vmcs(platform: Platform, lp: Lp) -> bytes:
     """A VMM's own VMCS: valid controls and host state, a guest that could run."""
     data = bytearray(transfer_vmcs(platform, lp, 0x1000, 0xFFFFFFFF81000100))
-    put(data, "guest_rip", 0x1000)
-    put(data, "guest_rflags", 2)
-    put(data, "guest_cs_ar", 0xA09B)
-    put(data, "guest_ss_ar", 0xC093)
-    put(data, "guest_ia32_efer", 0xD01)
-    put(data, "guest_cr0", 0x80010031)
-    put(data, "guest_cr4", 0x2020)
+    guest = {**FLAT_64, "guest_rip": 0x1000, "guest_rflags": 2, "guest_ia32_efer": 0xD01, "guest_cr0": 0x80010031,
+             "guest_cr4": 0x2020, "entry_ctls": get(data, "entry_ctls") | 1 << IA32E_GUEST}
+    for name, value in guest.items():
+        put(data, name, value)
     return bytes(data)
 
 

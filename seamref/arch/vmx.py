@@ -12,14 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, assert_never
 
-from seamref.arch.areas import (
-    IA32E_GUEST,
-    bad_guest_field,
-    bad_host_field,
-    load_guest,
-    load_host,
-    save_guest,
-)
+from seamref.arch.areas import IA32E_GUEST, load_guest, load_host, save_guest
+from seamref.arch.entry_checks import ACTIVITIES, GUEST_STATE, HOST_STATE, entry_of, refuses
 from seamref.arch.lp import CR4_VMXE, EFER_LMA, Activity, Lp
 from seamref.arch.memory import Agent
 from seamref.arch.msr import VMX_BASIC
@@ -217,20 +211,13 @@ def bad_td_controls(platform: Platform, lp: Lp) -> bool:
 
 
 def bad_host_state(platform: Platform, lp: Lp) -> bool:
-    """The host-state checks (SDM vol. 3C sections 27.2.2 to 27.2.4): the rows' own demands, CR4.VMXE, the width of
-    CR3, CS and TR not null."""
-    data = current(lp).data
-    if bad_host_field(data) is not None:
-        return True
-    if not get(data, "host_cr4") & CR4_VMXE or get(data, "host_cr3") >> platform.config.maxpa:
-        return True
-    return get(data, "host_cs_selector") == 0 or get(data, "host_tr_selector") == 0
+    """The host-state checks of the current VMCS (SDM vol. 3C sections 27.2.2 to 27.2.4)."""
+    return refuses(HOST_STATE, entry_of(platform, lp, current(lp).data)) is not None
 
 
 def bad_guest_state(platform: Platform, lp: Lp) -> bool:
-    """The guest-state checks (SDM vol. 3C section 27.3.1): the rows' own demands, and an activity state there is."""
-    data = current(lp).data
-    return bad_guest_field(data) is not None or get(data, "guest_activity_state") >= len(ACTIVITIES)
+    """The guest-state checks of the current VMCS (SDM vol. 3C section 27.3.1)."""
+    return refuses(GUEST_STATE, entry_of(platform, lp, current(lp).data)) is not None
 
 
 VMLAUNCH = _entry_rows("VMLAUNCH", False, VmxError.VMLAUNCH_NON_CLEAR_VMCS)
@@ -292,10 +279,6 @@ def flush(platform: Platform, lp: Lp, pointer: int, why: str) -> None:
 
 
 # --- VM exit and VM entry
-
-
-ACTIVITIES = (Activity.ACTIVE, Activity.HLT, Activity.SHUTDOWN, Activity.WAIT_FOR_SIPI)
-"""Activity states by their number in the VMCS (section 25.4.2)."""
 
 
 def save_guest_state(lp: Lp, data: bytearray, *, by_instruction: bool = True) -> None:

@@ -47,7 +47,7 @@ def _values(row: areas.GuestRow) -> st.SearchStrategy[int]:
     """What a VMM can have in one field: its width, the values that the architecture allows, 64-bit mode at CPL 0."""
     match row.lp:
         case "rflags":
-            return st.integers(0, (1 << 22) - 1).map(lambda bits: bits & ~0xC08028 | 2)
+            return st.integers(0, (1 << 22) - 1).map(lambda bits: bits & ~0xC28028 | 2)  # and no VM in 64-bit mode
         case "efer":
             return st.sampled_from((0x500, 0x501, 0xD00, 0xD01))
         case "cs_ar":
@@ -70,9 +70,48 @@ def _values(row: areas.GuestRow) -> st.SearchStrategy[int]:
     return st.integers(0, (1 << 8 * row.vmcs.size) - 1)
 
 
+def _segment(context: dict[str, Any], name: str, ar: int) -> None:
+    """A limit that the granularity can mean, in a segment with these access rights."""
+    limit = context[f"{name}_limit"]
+    context[f"{name}_limit"] = limit | 0xFFF if limit >> 20 else limit
+    context[f"{name}_ar"] = ar | bool(limit >> 20) << 15 if not ar >> 16 & 1 else ar
+
+
+def _possible(context: dict[str, Any]) -> dict[str, Any]:
+    """The nearest state that a VMM at CPL 0 in 64-bit mode can have: what no instruction can load is taken out
+    (SDM vol. 3C section 27.3.1, see :mod:`seamref.arch.entry_checks`)."""
+    def pick(name: str, *choices: int) -> int:
+        return choices[context[f"{name}_ar"] % len(choices)]
+
+    context["cr0"] = context["cr0"] & 0xFFFFFFFF | 0x80010031
+    context["cr4"] = context["cr4"] & 0x1FF6FFF | 0x2060
+    context["debugctl"] &= 0xFFC7
+    context["perf_global_ctrl"] &= 0x7000000FF
+    context["bndcfgs"] = context["bndcfgs"] & 3 | context["rip"] & ~0xFFF
+    context["s_cet"] = context["s_cet"] & 0x43F | context["rsp"] >> 17 & ~0xFFF
+    context["uinv"] &= 0xFF
+    context["ssp"] = context["rip"] & ~3
+    for name in ("cs", "ss", "ds", "es"):
+        context[f"{name}_base"] &= 0xFFFFFFFF
+    context["ldtr_base"] = context["rip"]
+    for name in ("cs", "ss"):
+        context[f"{name}_selector"] &= 0xFFFC
+        _segment(context, name, context[f"{name}_ar"] & ~0x8000)
+    for name in ("ds", "es", "fs", "gs"):
+        _segment(context, name, pick(name, 0x40F3, 0x40F1, 0x40F7, 0x00FB, 0x10000, 0x100F3))
+    context["tr_selector"] &= 0xFFFB
+    _segment(context, "tr", 0x8B)
+    ldt = pick("ldtr", 0x82, 0x10000, 0x10082)
+    context["ldtr_selector"] &= 0xFFFB if ldt == 0x82 else 0xFFFF
+    _segment(context, "ldtr", ldt)
+    if context["sti_blocking"]:  # without IF there is none, and a step in its shadow is software's to make due
+        context["rflags"] = context["rflags"] & ~0x100 | 0x200
+    return context
+
+
 CONTEXT = st.fixed_dictionaries({
     **{row.lp: _values(row) for row in GUEST}, **{name: WORD for name in OTHERS}, "sti_blocking": st.booleans(),
-})
+}).map(_possible)
 REVISION = st.builds(
     lambda base, leaks, clears: replace(base, mutex_released=not leaks, seamret_clears_transfer=clears),
     st.sampled_from(list(REVISIONS.values())), st.booleans(), st.booleans(),
@@ -186,6 +225,7 @@ def test_SEAMCALL_non_root__a_guest_that_tries_it_has_everything_again(
     lp.rax, lp.cpl = (target is Target.P_SEAMLDR) << 63, cpl
     if cpl:
         lp.ss_ar, lp.cs_ar = lp.ss_ar | cpl << 5, lp.cs_ar | cpl << 5
+        lp.ss_selector, lp.cs_selector = lp.ss_selector | cpl, lp.cs_selector | cpl
     before = context_of(lp)
     outcome = seamcall(platform, 0)
     if isinstance(outcome, VmExit):
@@ -276,7 +316,7 @@ def test_VMX_exit__an_event_keeps_pending_debug_exceptions_and_the_activity_stat
     platform = _monitor(False)
     vmlaunch(platform, 0)
     lp = platform.lp(0)
-    lp.pending_debug, lp.activity = 1 << 14, Activity.HLT
+    lp.pending_debug, lp.activity, lp.rflags = 1 << 14, Activity.HLT, 0x102  # a step that is due
     assert isinstance(raise_event(platform, 0, EventKind.INTR), VmExit)
     assert (vmread(platform, 0, 0x6822), vmread(platform, 0, 0x4826)) == (1 << 14, 1)
     assert (platform.lp(0).pending_debug, platform.lp(0).activity) == (0, Activity.ACTIVE)

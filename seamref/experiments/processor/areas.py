@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,16 +85,25 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
 """Everything that a VMM could miss behind a call, in words."""
 
 
+APART: Mapping[str, int] = {
+    "rip": 0xFFFFFFFF81234560, "cr3": 0x7654000, "rflags": 0xAD7, "pat": 0x0007050100070501, "debugctl": 0x1C1,
+    "perf_global_ctrl": 3, "s_cet": 5, "bndcfgs": 0x5003, "uinv": 0xE7, "es_ar": 0x40F3, "ds_ar": 0x40F1,
+    "fs_ar": 0x40F7, "gs_ar": 0x40F5, "ldtr_ar": 0x82, "tr_ar": 0x8B,
+}
+"""Values that the architecture restricts; limits below 1 MiB go with access rights whose G is 0."""
+
+
 def set_apart(lp: Lp) -> None:
     """Give every part of the caller's context a value of its own, as far as a VMM may have it."""
-    fixed = {"rip", "cr0", "cr3", "cr4", "efer", "pat", "rflags", "cs_ar", "ss_ar", "pending_debug"}
+    fixed = {"cr0", "cr4", "efer", "cs_ar", "cs_limit", "ss_ar", "ss_limit", "pending_debug"}
     for number, row in enumerate(GUEST, 1):
         if row.lp not in fixed:
             setattr(lp, row.lp, (0x1008 if row.vmcs.size == 2 else 0x1000) + number * 8)
     for number, name in enumerate((*GPRS, "cr2", "cr8"), 1):
         if name not in ("rax", "rsp"):
             setattr(lp, name, 0xABC000 + number)
-    lp.rip, lp.cr3, lp.rflags, lp.pat = 0xFFFFFFFF81234560, 0x7654000, 0x8D7, 0x0007050100070501
+    for name, value in APART.items():
+        setattr(lp, name, value)
     lp.sti_blocking = lp.monitor_armed = True
 
 

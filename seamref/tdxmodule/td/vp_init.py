@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from seamref.arch.areas import FLAT_64, IA32E_GUEST
 from seamref.arch.outcome import Done
 from seamref.arch.software import Ud2
 from seamref.arch.vmcs import CONTROL_MSRS, default_controls, make_vmcs
@@ -95,10 +96,11 @@ def _build_vmcs(c: Call, tdr: View, tdcs: View) -> bytes:
     return make_vmcs({
         "revision_id": msr_of(c, 0x480) & 0x7FFFFFFF,
         **controls, "proc_based": controls["proc_based"] | 1 << 31,
+        "entry_ctls": controls["entry_ctls"] | 1 << IA32E_GUEST, **FLAT_64,
         "secondary_proc_based": 2,
         "eptp": tdcs.num("eptp"), "td_keyid": tdr.num("hkid"), "vmcs_link_pointer": (1 << 64) - 1,
         "guest_rip": RESET_VECTOR, "guest_rflags": 2, "guest_cr0": 0x80010031, "guest_cr4": 0x2040 | 0x20,
-        "guest_ia32_efer": 0xD00, "guest_cs_ar": 0xA09B, "guest_ss_ar": 0xC093, "guest_dr7": 0x400,
+        "guest_ia32_efer": 0xD00, "guest_dr7": 0x400,
         "guest_ia32_pat": 0x0007040600070406,
     })
 
