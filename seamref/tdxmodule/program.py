@@ -65,7 +65,8 @@ class Gap:
 
     ``operand`` the register that names the page judged first, ``type`` of which type it must be (``None``: not judged
     here); ``outputs`` zeroed and (version 1) ``ones`` set to all ones before; ``late``: the
-    handler judges versions above 0; ``levels``: the levels that RCX may name, where it is judged here
+    handler judges versions above 0; ``levels``: the levels that RCX may name, where it is judged here; ``other``: a
+    register that must not name the same page
     """
 
     name: str
@@ -75,6 +76,7 @@ class Gap:
     ones: tuple[str, ...] = ()
     late: bool = False
     levels: range | None = None
+    other: str = ""
 
 
 _R_OUT: dict[str, Any] = {"outputs": ("r8",), "ones": ("rdx",)}
@@ -90,7 +92,8 @@ UNMODELLED: dict[int, Gap] = {
     29: Gap("TDH.MEM.PAGE.REMOVE", "rdx"),
     30: Gap("TDH.MEM.SEPT.REMOVE", "rdx", late=True, levels=range(1, 4)),
     39: Gap("TDH.MEM.RANGE.UNBLOCK", "rdx"), 41: Gap("TDH.PHYMEM.PAGE.WBINVD", "rcx", None, **_PLAIN),
-    48: Gap("TDH.SERVTD.BIND", "rcx", **_PLAIN), 49: Gap("TDH.SERVTD.PREBIND", "rcx", **_PLAIN),
+    48: Gap("TDH.SERVTD.BIND", "rcx", outputs=("rcx", "r10", "r11"), other="rdx"),
+    49: Gap("TDH.SERVTD.PREBIND", "rcx", **_PLAIN),
     64: Gap("TDH.EXPORT.ABORT", "rcx", **_PLAIN), 65: Gap("TDH.EXPORT.BLOCKW", "rdx", **_PLAIN),
     66: Gap("TDH.EXPORT.RESTORE", "rdx", **_PLAIN), 68: Gap("TDH.EXPORT.MEM", "rdx", **_PLAIN),
     70: Gap("TDH.EXPORT.PAUSE", "rcx", **_PLAIN), 71: Gap("TDH.EXPORT.TRACK", "rcx", **_PLAIN),
@@ -133,6 +136,8 @@ def first_operand(c: Call, gap: Gap) -> Result | None:
         c.out(r9=(1 << 64) - 1, r10=(1 << 64) - 1, r11=(1 << 64) - 1)
     if gap.late and c.version > 1:
         return Result(S.TDX_OPERAND_INVALID, int(Operand.RAX))
+    if gap.other and c.reg(gap.other) == c.reg(gap.operand):
+        return Result(S.TDX_OPERAND_INVALID, int(Operand[gap.other.upper()]))
     judge = checks.page(gap.operand, _EVERY_TYPE if gap.type is None else gap.type, "s")
     assert not isinstance(judge, CheckTable)
     refused = judge(c)

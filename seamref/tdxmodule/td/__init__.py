@@ -35,7 +35,7 @@ from seamref.tdxmodule.td.create import CREATE, CREATE_HKID
 from seamref.tdxmodule.td.key_freeid import FREEID
 from seamref.tdxmodule.td.measurement import INTERRUPTED
 from seamref.tdxmodule.td.mem_track import MEM_TRACK
-from seamref.tdxmodule.td.mng_addcx import ADDCX_ENTROPY, MNG_ADDCX
+from seamref.tdxmodule.td.mng_addcx import ADDCX_LAST, MNG_ADDCX
 from seamref.tdxmodule.td.mng_init import MNG_INIT, MNG_INIT_FIRST
 from seamref.tdxmodule.td.mng_key_config import MNG_KEY_CONFIG
 from seamref.tdxmodule.td.mr import MR_EXTEND, MR_FINALIZE
@@ -49,7 +49,7 @@ from seamref.tdxmodule.td.vp_wr import VP_WR
 from seamref.tdxmodule.td.vpflushdone import VPFLUSHDONE
 
 __all__ = [
-    "ADDCX_ENTROPY", "CACHE_WB", "CREATE", "CREATE_HKID", "FREEID", "INTERRUPTED", "MEM_TRACK", "MNG_ADDCX",
+    "ADDCX_LAST", "CACHE_WB", "CREATE", "CREATE_HKID", "FREEID", "INTERRUPTED", "MEM_TRACK", "MNG_ADDCX",
     "MNG_INIT", "MNG_INIT_FIRST", "MNG_KEY_CONFIG", "MR_EXTEND", "MR_FINALIZE", "OWNER", "PAGE_ADD", "PAGE_CHECK",
     "RECLAIM", "SEPT_ADD", "SEPT_ADD_FIRST", "SEPT_ADD_L2", "TD_CHECK", "VPFLUSHDONE", "VP_ADDCX", "VP_FLUSH",
     "VP_INIT", "VP_INIT_FIRST", "VP_WR", "cache_wb", "checks", "create", "key_freeid", "measurement", "mem_track",

@@ -20,14 +20,14 @@ MNG_ADDCX: CheckTable[Call, Answer] = CheckTable("TDH.MNG.ADDCX", (
           _X),
     Check("MNG.ADDCX.number", "9 TDCS pages are there", lambda c: RDX_TDR(c).num("num_tdcx") == MAX_TDCX,
           Answer(S.TDX_TDCX_NUM_INCORRECT), _X),
+), "TDH.MNG.ADDCX (leaf 1): conditions in order, behind the TDR page; then the new page.")
+ADDCX_LAST: CheckTable[Call, Answer] = CheckTable("TDH.MNG.ADDCX last", (
     Check("MNG.ADDCX.op_state", "the TD is initialised",
           lambda c: RDX_TDR(c).num("num_tdcx") >= TDCS_PAGES
           and c.tdcs(RDX_TDR(c)).num("op_state") != OpState.UNINITIALIZED, Answer(S.TDX_OP_STATE_INCORRECT), _X),
-), "TDH.MNG.ADDCX (leaf 1): conditions in order, behind the TDR page; then the new page.")
-ADDCX_ENTROPY: CheckTable[Call, Answer] = CheckTable("TDH.MNG.ADDCX entropy", (
     Check("MNG.ADDCX.entropy", "sixth page: no entropy for a migration key",
           lambda c: RDX_TDR(c).num("num_tdcx") == TDCS_PAGES - 1 and not drawn(c), Answer(S.TDX_RND_NO_ENTROPY), _X),
-), "TDH.MNG.ADDCX: the page that completes the TDCS.")
+), "TDH.MNG.ADDCX: behind the new page, the one that completes the TDCS and those that follow.")
 
 
 @implements("MNG.ADDCX.effect", "the page becomes part of the TDCS; the secure EPT root gets its initial entries", _X)
@@ -45,5 +45,5 @@ def _mng_addcx(c: Call) -> Result:
 
 
 leaf(1, "TDH.MNG.ADDCX", "a page for the TD's control structure",
-     stages=(page("rdx", PageType.TDR, "x"), MNG_ADDCX, page("rcx", PageType.NDA, "x"), ADDCX_ENTROPY),
+     stages=(page("rdx", PageType.TDR, "x"), MNG_ADDCX, page("rcx", PageType.NDA, "x"), ADDCX_LAST),
      effects=(_mng_addcx,), inputs="RCX page, RDX TDR")

@@ -24,11 +24,27 @@ from seamref.tdxmodule.td.sept import (
 ALLOW_EXISTING = 1
 NO_PAGE = (1 << 64) - 1
 """An operand that names no page."""
+NOT_USED = 1 << 63
+"""On return: the page was not needed.  On entry the bit says nothing."""
+PAGES = ("r8", "r9", "r10", "r11")
+"""The page for the secure EPT, and in version 1 those for the L2 VMs."""
+
+
+def _page(c: Call, register: str = "r8") -> int:
+    """What a register names, without the bit that a former call may have set in it."""
+    named = c.reg(register)
+    return named if named == NO_PAGE else named & ~NOT_USED
+
+
+def pages_back(c: Call) -> None:
+    """Version 1 gives the pages back in their registers, behind the check of the version."""
+    if c.version:
+        c.out(**{name: _page(c, name) for name in PAGES})
 
 
 def _handle_wrong(c: Call) -> bool:
-    """Bits of RDX that are neither the TDR's address nor, in version 1, ALLOW_EXISTING."""
-    return bool(c.rdx & ~TDR_MASK & ~(ALLOW_EXISTING if c.version else 0) & (1 << 64) - 1)
+    """Bits of RDX that are neither the TDR's address nor ALLOW_EXISTING."""
+    return bool(c.rdx & ~TDR_MASK & ~ALLOW_EXISTING & (1 << 64) - 1)
 
 
 def _add_walk(c: Call) -> Walk:
@@ -36,33 +52,46 @@ def _add_walk(c: Call) -> Walk:
 
 
 def _add_entry(c: Call) -> bool:
-    """The entry is in use; version 1 may name a page for nothing (ALLOW_EXISTING), or none where a table is."""
+    """A page where the entry is in use (unless ALLOW_EXISTING), or none (version 1) where no table is."""
     walk = _add_walk(c)
     free = walk.entry == SEPT_FREE
-    if c.version and c.r8 == NO_PAGE:
-        return shows(c, walk, free)
-    return shows(c, walk, not free and not (c.version and c.rdx & ALLOW_EXISTING))
+    if c.r8 == NO_PAGE:
+        return bool(c.version) and shows(c, walk, free)
+    return shows(c, walk, not free and not c.rdx & ALLOW_EXISTING)
 
 
 def _l2_page(c: Call) -> int | None:
-    """Details of the first L2 page (R9 to R11) for a VM that the TD does not have: its operand id."""
+    """Details of the first L2 page (R9 to R11): its operand id.  No TD here has L2 VMs."""
     if not c.version:
         return None
-    return next((int(Operand[name.upper()]) for name in ("r9", "r10", "r11") if c.reg(name) != NO_PAGE), None)
+    return next((int(Operand[name.upper()]) for name in PAGES[1:] if c.reg(name) != NO_PAGE), None)
+
+
+def _is_used(c: Call) -> bool:
+    """Whether the page in R8 is needed."""
+    return _add_walk(c).entry == SEPT_FREE if c.r8 != NO_PAGE else not c.version
+
+
+_NEW = page("r8", PageType.NDA, "x", NOT_USED - 1)
+_NONE = page("r8", PageType.NDA, "x")
 
 
 def sept_add_page(c: Call) -> Result | None:
-    """The new page, where one is used."""
-    if c.version and (c.r8 == NO_PAGE or _add_walk(c).entry != SEPT_FREE):
+    """The new page, where one is used; version 1 says in bit 63 of R8 where none is."""
+    if not _is_used(c):
+        if c.version and c.r8 != NO_PAGE:
+            c.out(r8=_page(c) | NOT_USED)
         return None
-    return page("r8", PageType.NDA, "x")(c)  # type: ignore[operator]
+    return (_NONE if c.r8 == NO_PAGE else _NEW)(c)  # type: ignore[operator]
 
 
 _A = ref("tdh_mem_sept_add.c")
-SEPT_ADD_FIRST: CheckTable[Call, Answer] = CheckTable("TDH.MEM.SEPT.ADD handle", (
+SEPT_ADD_VERSION: CheckTable[Call, Answer] = CheckTable("TDH.MEM.SEPT.ADD version", (
     Check("MEM.SEPT.ADD.version", "RAX[23:16] above 1", lambda c: c.version > 1,
           Answer(S.TDX_OPERAND_INVALID, Operand.RAX), _A),
-    Check("MEM.SEPT.ADD.handle", "reserved bits of RDX (bit 0, ALLOW_EXISTING, is one in version 0)", _handle_wrong,
+), "TDH.MEM.SEPT.ADD (leaf 3): the version, before any operand.")
+SEPT_ADD_FIRST: CheckTable[Call, Answer] = CheckTable("TDH.MEM.SEPT.ADD handle", (
+    Check("MEM.SEPT.ADD.handle", "reserved bits of RDX (all but 51:12, and bit 0, ALLOW_EXISTING)", _handle_wrong,
           Answer(S.TDX_OPERAND_INVALID, Operand.RDX), _A),
 ), "TDH.MEM.SEPT.ADD (leaf 3): conditions in order before the TDR is looked at.")
 SEPT_ADD: CheckTable[Call, Answer] = CheckTable("TDH.MEM.SEPT.ADD", (
@@ -74,7 +103,8 @@ SEPT_ADD: CheckTable[Call, Answer] = CheckTable("TDH.MEM.SEPT.ADD", (
     Check("MEM.SEPT.ADD.walk", "the entry's table is not there",
           lambda c: shows(c, _add_walk(c), _add_walk(c).level != c.rcx & LEVEL),
           Answer(S.TDX_EPT_WALK_FAILED, Operand.RCX), _A),
-    Check("MEM.SEPT.ADD.entry", "the entry is not free, and version 1 does not allow that", _add_entry,
+    Check("MEM.SEPT.ADD.entry", "the entry is not free, without ALLOW_EXISTING; version 1 without a page: it is free",
+          _add_entry,
           Answer(S.TDX_EPT_ENTRY_STATE_INCORRECT, Operand.RCX), _A),
 ), "TDH.MEM.SEPT.ADD: conditions in order, behind TDR and TD state; then the page.")
 SEPT_ADD_L2: CheckTable[Call, Answer] = CheckTable("TDH.MEM.SEPT.ADD L2", (
@@ -86,19 +116,20 @@ SEPT_ADD_L2: CheckTable[Call, Answer] = CheckTable("TDH.MEM.SEPT.ADD L2", (
 @implements("MEM.SEPT.ADD.effect", "the page holds free entries, the entry points to it; PAMT type EPT", _A)
 def _sept_add(c: Call) -> Result:
     """MEM.SEPT.ADD.effect."""
-    tdr = FLAG_TDR(c)
-    if c.version and (c.r8 == NO_PAGE or _add_walk(c).entry != SEPT_FREE):
-        return SUCCESS
-    c.give_page(c.r8, PageType.EPT, c.rdx & TDR_MASK, tdr.num("hkid"))
-    free_entries(c, c.r8, tdr.num("hkid"))
-    walk = sept_walk(c, tdr, gpa_of(c), c.rcx & 7)
-    c.port.write_int(walk.address, c.r8 | SEPT_PRESENT | SEPT_FREE)
-    add_child(tdr)
+    tdr, new = FLAG_TDR(c), _page(c)
+    if _is_used(c):
+        c.give_page(new, PageType.EPT, c.rdx & TDR_MASK, tdr.num("hkid"))
+        free_entries(c, new, tdr.num("hkid"))
+        walk = sept_walk(c, tdr, gpa_of(c), c.rcx & 7)
+        c.port.write_int(walk.address, new | SEPT_PRESENT | SEPT_FREE)
+        add_child(tdr)
+        if c.version:
+            c.out(r8=NO_PAGE)
     return SUCCESS
 
 
 leaf(3, "TDH.MEM.SEPT.ADD", "a page of the secure EPT",
-     stages=(SEPT_ADD_FIRST, page("rdx", PageType.TDR, "s", TDR_MASK),
+     stages=(SEPT_ADD_VERSION, pages_back, SEPT_ADD_FIRST, page("rdx", PageType.TDR, "s", TDR_MASK),
              td_state(FLAG_TDR, OpState.INITIALIZED, OpState.RUNNABLE), SEPT_ADD, sept_add_page, SEPT_ADD_L2),
      effects=(_sept_add,), outputs=("rcx", "rdx"), late=True,
-     inputs="RCX GPA and level, RDX TDR (version 1: bit 0 ALLOW_EXISTING), R8 page, version 1: R9 to R11 L2 pages")
+     inputs="RCX GPA and level, RDX TDR (bit 0 ALLOW_EXISTING), R8 page, version 1: R9 to R11 L2 pages")
