@@ -1,7 +1,7 @@
 """Explore many cases: scenario x revision x fault x processor that suffers it x number of CPUs, on every core.
 
 Outcomes are kept in a file: a campaign that was stopped or killed goes on where it was when it is started again with
-the same --store.  Cases run in processes of their own, as many as there are cores (--jobs), each within its bounds;
+the same --store (with --again, what a bound cut short is tried once more).  Cases run in processes of their own, as many as there are cores (--jobs), each within its bounds;
 with --dask they run on a dask.distributed cluster that is there already.
 
     campaign --scenarios update,info-callers --faults none,mc --cpus 2-3
@@ -48,6 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, metavar="N", help="processes; default: as many as there are cores")
     parser.add_argument("--dask", metavar="ADDRESS", help="on the cluster whose scheduler has this address instead")
     parser.add_argument("--store", type=Path, metavar="FILE", help="keep outcomes here, and go on from there")
+    parser.add_argument("--again", action="store_true",
+                        help="run the cases of --store once more that a bound cut short, with the bounds given now")
     parser.add_argument("--report", action="store_true", help="run nothing: report what is in --store")
     parser.add_argument("--list", action="store_true", help="run nothing: print the cases")
     parser.add_argument("--seconds", type=float, default=600, metavar="S", help="bound of time of a case; default: 600")
@@ -184,17 +186,17 @@ def _work(args: argparse.Namespace, ledger: Ledger, wanted: list[Case], bounds: 
     from seamref.explore.cluster import run_on_cluster
     from seamref.explore.workers import processors, run_cases
 
-    left = ledger.left(wanted)
+    left = ledger.left(wanted, again=args.again)
     total, began = len({case.key for case in wanted}), time.monotonic()
-    had = total - len(left)
+    had, todo = total - len(left), len(left)
 
     def keep(outcome: Outcome) -> None:
+        nonlocal todo
         ledger.add(outcome)
-        done = len(ledger.left(wanted))
+        todo -= 1
         if not args.quiet:
-            spent = time.monotonic() - began
-            per = spent / max(1, len(left) - done)
-            to_stderr(f"{total - done}/{total} cases ({had} found before), about {per * done / 60:.0f} min left; "
+            per = (time.monotonic() - began) / max(1, len(left) - todo)
+            to_stderr(f"{total - todo}/{total} cases ({had} found before), about {per * todo / 60:.0f} min left; "
                       f"{outcome.case.key}: {told(outcome)}")
 
     if not left:

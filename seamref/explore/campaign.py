@@ -7,6 +7,7 @@ outcomes in one file, a line each, so that a campaign that was killed goes on wh
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import sys
@@ -47,6 +48,7 @@ class Verdict(Enum):
         return self in (Verdict.HOLDS, Verdict.BREAKS, Verdict.VACUOUS)
 
 
+_CUT = (Verdict.TIMEOUT, Verdict.MEMORY, Verdict.STATES, Verdict.LOST)
 SAYS = {
     Verdict.HOLDS: "every run was looked at, no property is broken",
     Verdict.BREAKS: "a run breaks a property",
@@ -107,6 +109,14 @@ class Outcome:
     def breaks(self) -> tuple[str, ...]:
         """Names of the broken properties."""
         return tuple(name for name, _, _ in self.broken)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether a bound or a lost process ended it before every run was looked at: more room could say more.
+
+        Something may have been found broken all the same; what else breaks is not known then.
+        """
+        return self.verdict in _CUT or (self.verdict is Verdict.BREAKS and self.why != "")
 
     def to_json(self) -> dict[str, Any]:
         """As the ledger and reports hold it."""
@@ -265,26 +275,69 @@ def resident(pid: int) -> int:
 
 
 def code_digest() -> str:
-    """Which state of the code verdicts belong to: a digest of every module of the package."""
+    """Which state of the code verdicts belong to: a digest of every module that a case can import, and of no other.
+
+    What draws, prints, diagnoses or exports is not among them: a change there leaves stored verdicts as they are.
+    """
     root = Path(__file__).resolve().parents[1]
     digest = sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    for name, path in sorted(imported(__name__, root).items()):
+        digest.update(name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def imported(name: str, root: Path) -> dict[str, Path]:
+    """Modules of the package that a module imports, directly or not, at its top or anywhere inside; by name.
+
+    ``root``  the package's folder.  A package counts with each of its modules that is named, and every module with
+    the packages around it.  Read off the sources, so it does not matter what this process has imported by now.
+    """
+    found: dict[str, Path] = {}
+    waiting = [name]
+    while waiting:
+        path = _source(name := waiting.pop(), root)
+        if name in found or path is None:
+            continue
+        found[name] = path
+        waiting += [name.rpartition(".")[0], *_imports(path)]
+    return found
+
+
+def _source(name: str, root: Path) -> Path | None:
+    """The file of a module of the package; ``None``: it is no module, or none of this package."""
+    package, *parts = name.split(".")
+    if package != root.name:
+        return None
+    at = root.joinpath(*parts)
+    candidates = (at / "__init__.py", at.with_suffix(".py") if parts else at)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _imports(path: Path) -> list[str]:
+    """Names that a module's import statements may mean: modules, and what is taken from them (which may be modules)."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            if node.level or node.module is None:
+                raise SeamrefError(f"{path}, line {node.lineno}: a relative import, which the digest does not follow")
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
 
 
 class Ledger:
     """The outcomes of a campaign in one file: a header, and a line of JSON for each case, in the order they came.
 
     A line is written at once and reaches the disk before the next case counts as done; a last line that was cut
-    short (the machine went down, the process was killed) is dropped when the file is opened again.
+    short (the machine went down, the process was killed) is dropped when the file is opened again.  A case that a
+    bound cut short may be run again with more room: its later line counts.
     Errors: a file that is no ledger, one of another state of the code, one that another campaign has open.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
         self.outcomes: dict[str, Outcome] = {}
-        self.code = code_digest()
         self._file: Any = None
         found = path.exists() and path.stat().st_size > 0
         if found:
@@ -301,7 +354,7 @@ class Ledger:
             self._file.truncate(self._good)
             self._file.seek(self._good)
         else:
-            self._write({"format": FORMAT, "code": self.code})
+            self._write({"format": FORMAT, "code": code_digest()})
 
     _good = 0
 
@@ -316,7 +369,8 @@ class Ledger:
                     self._check_header(held, strict)
                 else:
                     outcome = Outcome.from_json(held)
-                    if outcome.case.key in self.outcomes:
+                    before = self.outcomes.get(outcome.case.key)
+                    if before is not None and not before.is_cut:
                         raise SeamrefError(f"{self.path}, line {number}: {outcome.case.key} has a verdict already")
                     self.outcomes[outcome.case.key] = outcome
             except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -328,26 +382,30 @@ class Ledger:
     def _check_header(self, held: Any, strict: bool) -> None:
         if held.get("format") != FORMAT:
             raise SeamrefError(f"{self.path}, line 1: format {held.get('format')!r}, must be {FORMAT!r}")
-        if strict and held.get("code") != self.code:
+        if strict and held.get("code") != (code := code_digest()):
             raise SeamrefError(f"{self.path}: verdicts of another state of the code (it says {held.get('code')!r}, "
-                               f"this is {self.code!r}); take another file")
+                               f"this is {code!r}); take another file")
 
     def _write(self, line: dict[str, Any]) -> None:
         self._file.write(json.dumps(line).encode() + b"\n")
         os.fsync(self._file.fileno())
 
     def add(self, outcome: Outcome) -> bool:
-        """Keep an outcome; ``False``: the case has one already, and that one stays."""
-        if outcome.case.key in self.outcomes:
+        """Keep an outcome; ``False``: the case has one already that no bound cut short, and that one stays."""
+        before = self.outcomes.get(outcome.case.key)
+        if before is not None and not before.is_cut:
             return False
         self.outcomes[outcome.case.key] = outcome
         if self._file is not None:
             self._write(outcome.to_json())
         return True
 
-    def left(self, wanted: Iterable[Case]) -> list[Case]:
-        """Those of the cases that have no outcome yet, each once."""
-        return list({case.key: case for case in wanted if case.key not in self.outcomes}.values())
+    def left(self, wanted: Iterable[Case], *, again: bool = False) -> list[Case]:
+        """Those of the cases that have no outcome yet, each once; ``again``: and those that a bound cut short."""
+        return list({
+            case.key: case for case in wanted
+            if (held := self.outcomes.get(case.key)) is None or (again and held.is_cut)
+        }.values())
 
     def close(self) -> None:
         """Let the file go."""

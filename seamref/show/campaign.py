@@ -23,8 +23,13 @@ LOOKS: Mapping[Verdict, tuple[str, str]] = {
 
 
 def campaign_picture(outcomes: Sequence[Outcome], cpus: int, title: str = "") -> Html:
-    """Scenario by fault: H holds, B breaks, v vacuous (the fault cannot strike), ? no answer within the bounds."""
+    """Scenario by fault: H holds, B breaks, v vacuous (the fault cannot strike), ? no answer within the bounds.
+
+    b: it breaks what was found before a bound cut the search short.
+    """
     rows = matrix(outcomes, cpus)
+    cut = {(o.case.scenario, "+".join(o.case.faults) or "no fault") for o in outcomes
+           if o.is_cut and o.case.cpus == cpus}
     faults = list(dict.fromkeys(fault for row in rows.values() for fault in row))
     left = 24 + max(text_width(name, 12, mono=True) for name in rows)
     top = 20 + max(text_width(name, 12) for name in faults) * 0.75
@@ -45,6 +50,8 @@ def campaign_picture(outcomes: Sequence[Outcome], cpus: int, title: str = "") ->
                 continue
             verdict, broken = row[fault]
             tone, letter = LOOKS[verdict]
+            if verdict is Verdict.BREAKS and (name, fault) in cut:
+                letter = "b"
             words = f"{name}, {fault}: {verdict.value}{' ' + ', '.join(broken) if broken else ''}"
             board.rect(left + step * column, y, side, side, fill=tone, opacity=0.3, stroke=tone, r=3, title=words)
             board.text(left + step * column + side / 2, y + 15.5, letter, size=12, anchor="middle", bold=True)

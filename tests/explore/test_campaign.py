@@ -19,7 +19,18 @@ from seamref import cli
 from seamref.errors import SeamrefError
 from seamref.experiments.proofs import campaign as told
 from seamref.explore import workers
-from seamref.explore.campaign import FORMAT, Bounds, Case, Ledger, Outcome, Verdict, cases, resident, run_case
+from seamref.explore.campaign import (
+    FORMAT,
+    Bounds,
+    Case,
+    Ledger,
+    Outcome,
+    Verdict,
+    cases,
+    imported,
+    resident,
+    run_case,
+)
 from seamref.explore.engine import explore
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -127,6 +138,47 @@ def test_workers__where_no_process_can_be_started_the_work_is_done_here(monkeypa
     assert {outcome.verdict for outcome in found.values()} == {Verdict.HOLDS}
 
 
+# --- which state of the code
+
+RUNS_A_CASE = """
+import sys
+from seamref.explore.campaign import Bounds, Case, run_case
+for case in (Case("update"), Case("tds-during-update", faults=("smi",)), Case("loader-reload-install"),
+             Case("uefi-together"), Case("kexec-under-td"), Case("build-during-update-v10"), Case("no-such-scenario")):
+    run_case(case, Bounds(states=60))
+print(*sorted(name for name in sys.modules if name.partition(".")[0] == "seamref"))
+"""
+
+
+def test_code_digest__covers_every_module_that_running_cases_imports() -> None:
+    done = subprocess.run([sys.executable, "-c", RUNS_A_CASE], cwd=ROOT, capture_output=True, text=True, timeout=300,
+                          check=True)
+    loaded, covered = set(done.stdout.split()), set(imported("seamref.explore.campaign", ROOT / "seamref"))
+    assert len(loaded) > 60 and loaded <= covered
+
+
+def test_code_digest__leaves_out_what_only_draws_prints_or_exports() -> None:
+    covered = set(imported("seamref.explore.campaign", ROOT / "seamref"))
+    rooms = {name.split(".")[1] for name in covered if "." in name}
+    assert rooms >= {"arch", "firmware", "pseamldr", "tdxmodule", "host", "mint", "explore"}
+    assert not rooms & {"show", "commands", "export", "experiments", "conformance"}
+    assert "seamref.explore.bugs" not in covered, "no case seeds one"
+
+
+def test_code_digest__changes_with_a_module_that_is_imported_inside_a_function(tmp_path: Path) -> None:
+    root = tmp_path / "seamref"
+    (root / "deep").mkdir(parents=True)
+    for name, text in {"__init__.py": "", "deep/__init__.py": "", "a.py": "def f():\n    from seamref import deep\n",
+                       "deep/b.py": "import seamref.c\n", "c.py": "", "other.py": "import seamref.a\n"}.items():
+        (root / name).write_text(text)
+    assert set(imported("seamref.a", root)) == {"seamref", "seamref.a", "seamref.deep"}
+    (root / "a.py").write_text("def f():\n    from seamref.deep import b\n    import os.path\n")
+    assert set(imported("seamref.a", root)) == {"seamref", "seamref.a", "seamref.deep", "seamref.deep.b", "seamref.c"}
+    (root / "a.py").write_text("from . import c\n")
+    with pytest.raises(SeamrefError, match="relative import"):
+        imported("seamref.a", root)
+
+
 # --- the ledger
 
 
@@ -193,6 +245,29 @@ FOUND = [
     Outcome(Case("update", cpus=4), Verdict.LOST, why="died"),
     Outcome(Case("update", faults=("seamdb-full",), target="actor 0"), Verdict.VACUOUS, why="can never strike"),
 ]
+
+
+def test_ledger__what_a_bound_cut_short_is_run_again_with_more_room(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "found.jsonl"
+    few = ["campaign", "--scenarios", "info-callers,uefi-disabled,info-callers-v3", "--jobs", "1", "--quiet", "--store",
+           str(store)]
+    assert cli.main([*few, "--states", "40"]) == 3
+    first = Ledger(store, read_only=True).outcomes
+    assert {o.case.scenario: o.is_cut for o in first.values()} == {
+        "info-callers": True, "uefi-disabled": False, "info-callers-v3": True}
+    assert cli.main(few) == 3, "an outcome is kept"
+    assert Ledger(store, read_only=True).outcomes == first
+    assert cli.main([*few, "--again"]) == 0
+    again = Ledger(store, read_only=True).outcomes
+    assert not any(outcome.is_cut for outcome in again.values())
+    assert again["uefi-disabled/silicon/no fault/everywhere/2"] == first["uefi-disabled/silicon/no fault/everywhere/2"]
+    assert len(store.read_bytes().splitlines()) == 1 + 3 + 2
+    store.write_bytes(store.read_bytes() + store.read_bytes().splitlines(keepends=True)[-1])
+    with pytest.raises(SeamrefError, match=r"line 7: .* has a verdict already"):
+        Ledger(store, read_only=True)
+    capsys.readouterr()
 
 
 def test_report__surprises_are_named() -> None:
