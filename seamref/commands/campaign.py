@@ -1,8 +1,9 @@
 """Explore many cases: scenario x revision x fault x processor that suffers it x number of CPUs, on every core.
 
 Outcomes are kept in a file: a campaign that was stopped or killed goes on where it was when it is started again with
-the same --store (with --again, what a bound cut short is tried once more).  Cases run in processes of their own, as many as there are cores (--jobs), each within its bounds;
-with --dask they run on a dask.distributed cluster that is there already.
+the same --store; with --again what a bound cut short is tried once more.  Cases run in processes of their own, as many
+as there are cores (--jobs), each within its bounds; with --dask they run on a dask.distributed cluster that is there
+already.
 
     campaign --scenarios update,info-callers --faults none,mc --cpus 2-3
     campaign --scenarios all --faults none,all --store found.jsonl --html found.html --junit found.xml
