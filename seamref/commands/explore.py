@@ -12,9 +12,9 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from seamref.explore.engine import Result
+    from seamref.explore.engine import Result, Told
 
-HELP = "every interleaving of a scenario: which properties hold, or the shortest run that breaks one"
+HELP = "every interleaving of a scenario: which properties hold, or a run that breaks one"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
         por=not args.no_por, memo=not args.no_memo, shortest=args.shortest, stop_first=not args.all, jobs=args.jobs,
         max_states=args.max_states or MAX_STATES, max_memory=args.max_memory or MAX_MEMORY,
         progress=to_stderr if sys.stderr.isatty() else None,
+        told=_teller() if args.all or args.shortest or sys.stderr.isatty() else None,
     )
     if sys.stderr.isatty():
         print(file=sys.stderr)
@@ -86,6 +87,19 @@ def run(args: argparse.Namespace) -> int:
         return _code(result)
     print(report(result, width=min(shutil.get_terminal_size((100, 24)).columns, 160), whole=args.whole))
     return _code(result)
+
+
+def _teller() -> Told:
+    """A line on standard error for each property, when it is first found broken; the whole run comes in the report."""
+    known: set[str] = set()
+
+    def told(name: str, wrong: str, depth: int) -> None:
+        if name not in known:
+            known.add(name)
+            start = "\r\x1b[K" if sys.stderr.isatty() else ""
+            print(f"{start}breaks {name} after {depth} steps: {wrong}", file=sys.stderr, flush=True)
+
+    return told
 
 
 def _code(result: Result) -> int:

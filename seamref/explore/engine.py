@@ -124,6 +124,8 @@ class Result:
 
 
 Progress = Callable[[str], None]
+Told = Callable[[str, str, int], None]
+"""Called as soon as a property is found broken: its name, what is wrong, after how many steps (not shortened yet)."""
 
 
 def to_stderr(line: str) -> None:
@@ -147,6 +149,7 @@ class Search:
     stop_all: bool = False
     widened: frozenset[str] = frozenset()
     progress: Progress | None = None
+    told: Told | None = None
     quiet_seconds: float = 3.0
     states: int = 0
     worlds: int = 0
@@ -284,7 +287,7 @@ class Search:
                     if key.key not in known:
                         known[key.key] = len(following) - 1, key.parts
                         self._stored(key)
-                    self.broken[wrong[0]] = wrong[1], depth, len(parents) - 1
+                    self._found(*wrong, depth, len(parents) - 1)
                     if self._enough():
                         self.widths.append(len(following))
                         return following
@@ -303,6 +306,11 @@ class Search:
     def _again(self) -> bool:
         """Whether something that was taken for granted is not so, and the search has to begin again."""
         return self.contradicted is not None or self.unlike != "" or self.opened is not self._closed
+
+    def _found(self, name: str, wrong: str, depth: int, index: int) -> None:
+        self.broken[name] = wrong, depth, index
+        if self.told is not None:
+            self.told(name, wrong, depth)
 
     def _enough(self) -> bool:
         if self.stop_all:
@@ -446,7 +454,7 @@ class Search:
             if checked.name not in self.broken:
                 wrong = checked.final(world)
                 if wrong is not None:
-                    self.broken[checked.name] = wrong, depth, index
+                    self._found(checked.name, wrong, depth, index)
         if self.por and self._pending[index]:
             for actor in world.actors:
                 if not world.is_done(actor):  # it waits for ever: for what somebody did too early?
@@ -572,7 +580,8 @@ def explore(
     scenario: Scenario | str, cpus: int | None = None, *, faults: Sequence[str] = (),
     properties: Sequence[str] | None = None, symmetry: bool = True, por: bool = True, memo: bool = True,
     shortest: bool = False, stop_first: bool = True, jobs: int = 1, max_states: int = MAX_STATES,
-    max_memory: int = MAX_MEMORY, progress: Progress | None = None, **more: Any,
+    max_memory: int = MAX_MEMORY, progress: Progress | None = None, told: Told | None = None,
+    **more: Any,
 ) -> Result:
     """Explore a scenario under every interleaving, and with every placement of the named faults.
 
@@ -582,6 +591,7 @@ def explore(
     ``properties`` names from :data:`seamref.explore.properties.PROPERTIES` (default: the scenario's)
     ``shortest``  prove that no interleaving breaks a property in fewer steps, by a search without partial order down
                   to the depth of the counterexample; else it is shortened by leaving steps out
+    ``told``      called as soon as a property is found broken, before its run is shortened
     ``jobs``      processes that share the roots (placements of faults); without faults there is one, and one works
     """
     from seamref.explore.scenarios import get_scenario
@@ -596,7 +606,7 @@ def explore(
         roots = chosen.roots(n, faults, **more)
         knobs: dict[str, Any] = {
             "symmetry": symmetry, "por": por, "max_states": max_states, "max_memory": max_memory,
-            "stop_first": stop_first, "progress": progress,
+            "stop_first": stop_first, "progress": progress, "told": told,
         }
         if jobs > 1 and len(roots) >= 2:
             result, struck = search_parallel(chosen.name, n, roots, names, jobs, began, shortest, knobs)
@@ -634,7 +644,7 @@ def search_parallel(
     Every actor that a fault may strike, and every kind of fault, is a root of its own.  A scenario without faults has
     one root, and with its reductions few states: it is explored in one process whatever was asked for.
     """
-    quiet = {**knobs, "progress": None}
+    quiet = {**knobs, "progress": None, "told": None}
     parts, interrupted = in_processes(lambda numbers: _portable(search([roots[i] for i in numbers], names, **quiet)),
                                       len(roots), jobs)
     why = "interrupted" if interrupted else ""
@@ -708,7 +718,7 @@ def _prove(
     """
     depth = max(len(schedule) + (get_property(name).final is not None) for name, (_, schedule) in first.items())
     again = search(roots, list(first), **{
-        **knobs, "por": False, "stop_first": False, "stop_all": True, "max_depth": depth,
+        **knobs, "por": False, "stop_first": False, "stop_all": True, "max_depth": depth, "told": None,
         "max_states": min(knobs["max_states"], SHORTEST_STATES),
     })
     found = {}

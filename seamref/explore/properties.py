@@ -208,7 +208,8 @@ def _refused(before: World, after: World, did: Did) -> tuple[int, int, bool, int
     """An INSTALL that ended its session with a failure: RAX, RDX, whether the register is as before it, and what the
     old module answered then.
 
-    The register, and what the module answers, are noted when a session begins.
+    The register, and what the module answers, are noted when a session begins: on one processor, where its only call
+    begins and ends it, when that call enters P-SEAMLDR.
     """
     if did.actor >= after.cpus:
         return None
@@ -216,9 +217,10 @@ def _refused(before: World, after: World, did: Did) -> tuple[int, int, bool, int
     if task is None or task.call is None or task.call.fn != Leaf.SEAMLDR_INSTALL:
         return None
     (was, _), (now, _) = read_session(before.host.platform), read_session(after.host.platform)
-    if was == 0 and now == 1 and after.remembered("session") is before.remembered("session"):
-        after.remember(session=(before.host.platform.SEAMEXTEND, ask_module(before)))
     inside, out = lp_of(before, did.actor), lp_of(after, did.actor)
+    opens = out.inP_SEAMLDR and not inside.inP_SEAMLDR if after.cpus == 1 else was == 0 and now == 1
+    if opens and after.remembered("session") is before.remembered("session"):
+        after.remember(session=(before.host.platform.SEAMEXTEND, ask_module(before)))
     if not inside.inP_SEAMLDR or out.inP_SEAMLDR or now or out.rax == 0 or not before.remembered("session"):
         return None
     register, answer = before.remembered("session")

@@ -56,7 +56,6 @@ class Fault:
 
     ``waiting``  it strikes a processor by itself, between any two steps, also one that spins or runs a TD; others
                  strike just before a step of their actor, as part of it
-    ``device``   it is done by a device, at any time: an actor of its own suffers it instead of each CPU
     """
 
     name: str
@@ -64,7 +63,6 @@ class Fault:
     accesses: Accesses
     strike: Callable[[World, int], str]
     waiting: bool = False
-    device: bool = False
 
 
 FAULTS: dict[str, Fault] = {}

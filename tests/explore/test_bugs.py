@@ -5,6 +5,8 @@ A sample runs each time; all of them in the thorough run.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 import seamref.__main__
@@ -72,6 +74,12 @@ def test_bugs__are_many_and_declared_whole() -> None:
         assert bug.room in ("kernel", "P-SEAMLDR", "processor", "module")
         assert all(str(change) for change in bug.changes)
     assert {bug.room for bug in BUGS.values()} == {"kernel", "P-SEAMLDR", "processor", "module"}
+
+
+def test_property__a_refusal_is_judged_on_one_processor_too() -> None:
+    """There the only call opens the session and ends it."""
+    bug = replace(get_bug("P-SEAMLDR: RDX = 1 for a refusal that changed nothing"), cpus=1)
+    assert hunt(bug, whole=True) == ("unrecoverable-means-touched",)
 
 
 def test_seeding__everything_is_as_before_behind_it() -> None:

@@ -53,6 +53,17 @@ def test_explore__a_livelock_is_a_run_without_end() -> None:
     assert "more than 10 steps" in search.why
 
 
+def test_explore__says_what_breaks_as_soon_as_it_is_found(capsys: pytest.CaptureFixture[str]) -> None:
+    told: list[tuple[str, str, int]] = []
+    result = explore("info-callers-v3", 2, stop_first=False, told=lambda *found: told.append(found))
+    assert {name for name, _, _ in told} == {found.broken for found in result.broken}
+    assert all(depth >= result.counterexample(name).depth for name, _, depth in told), "shortened behind that"
+    assert cli.main(["explore", "info-callers-v3", "--cpus", "2", "--all"]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert sorted(line.split()[1] for line in said) == ["callers-succeed", "nobody-collides"]
+    assert all(line.startswith("breaks ") and " steps: " in line for line in said)
+
+
 def test_progress__is_told_on_long_runs() -> None:
     told: list[str] = []
     search = Search(get_scenario("update").roots(2), [], progress=told.append, quiet_seconds=0.0)
