@@ -371,6 +371,29 @@ def test_report__in_the_order_of_declarations_and_what_a_fault_costs() -> None:
     }
 
 
+def test_report__standing_counts_every_case_once() -> None:
+    from seamref.explore.faults import FAULTS
+    from seamref.explore.scenarios import SCENARIOS
+
+    held = [Outcome(Case("update"), Verdict.HOLDS), Outcome(Case("update", faults=("mc",)), Verdict.STATES, why="x"),
+            Outcome(Case("uefi-cold"), Verdict.BREAKS, why="the bound"), Outcome(Case("late-cpu"), Verdict.BREAKS),
+            Outcome(Case("update", cpus=3), Verdict.HOLDS),
+            Outcome(Case("update", faults=("mc", "nmi")), Verdict.HOLDS)]
+    found = told.standing(held, 2)
+    assert found["cases"] == len(SCENARIOS) * (1 + len(FAULTS)) == sum(found.values()) - found["cases"]
+    assert (found["hold"], found["break"], found["break, then cut"], found["cut, nothing found"]) == (1, 1, 1, 1)
+    assert told.standing(held, 2, [""])["not run"] == len(SCENARIOS) - 3
+
+
+def test_report__a_fault_costs_what_is_found_and_nothing_is_concluded_from_a_search_that_was_cut() -> None:
+    held = [Outcome(Case("update"), Verdict.HOLDS),
+            Outcome(Case("update", faults=("mc",)), Verdict.BREAKS, (("no-deadlock", 3, ""),), "the bound"),
+            Outcome(Case("update", faults=("nmi",)), Verdict.STATES, why="the bound"),
+            Outcome(Case("late-cpu"), Verdict.BREAKS, (("session-ends", 3, ""),), "the bound"),
+            Outcome(Case("late-cpu", faults=("nmi",)), Verdict.BREAKS, (("update-succeeds", 3, ""),))]
+    assert told.cost(held) == {"mc": {"update, 2 CPUs": ("no-deadlock",)}}
+
+
 def test_pictures__say_every_verdict_in_words_too() -> None:
     from seamref.show.campaign import campaign_picture, campaign_table, sizes_picture
 

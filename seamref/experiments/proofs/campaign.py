@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from typing import assert_never
 from xml.sax.saxutils import escape as xml
 from xml.sax.saxutils import quoteattr
 
@@ -52,16 +53,57 @@ def ordered(outcomes: Iterable[Outcome]) -> list[Outcome]:
 
 
 def cost(outcomes: Iterable[Outcome]) -> dict[str, dict[str, tuple[str, ...]]]:
-    """What each fault breaks that the same scenario does not break without it: by fault, by scenario and CPUs."""
+    """What each fault breaks that the same scenario does not break without it: by fault, by scenario and CPUs.
+
+    Only where all of the scenario was looked at without the fault; and with it, unless something more was found.
+    """
     every = list(outcomes)
-    without = {(o.case.scenario, o.case.cpus): set(o.breaks) for o in every if not o.case.faults}
+    without = {(o.case.scenario, o.case.cpus): set(o.breaks) for o in every if not o.case.faults and not o.is_cut}
     found: dict[str, dict[str, tuple[str, ...]]] = {}
     for outcome in ordered(every):
         case = outcome.case
         if not case.faults or (case.scenario, case.cpus) not in without or not outcome.verdict.is_answer:
             continue
         more = tuple(name for name in outcome.breaks if name not in without[case.scenario, case.cpus])
+        if outcome.is_cut and not more:
+            continue
         found.setdefault("+".join(case.faults), {})[f"{case.scenario}, {case.cpus} CPUs"] = more
+    return found
+
+
+STANDING = ("cases", "hold", "break", "break, then cut", "vacuous", "no such world", "cut, nothing found",
+            "lost or wrong", "not run")
+"""What :func:`standing` counts."""
+
+
+def standing(outcomes: Iterable[Outcome], cpus: int, faults: Sequence[str] | None = None) -> dict[str, int]:
+    """How far the campaign over all scenarios has come with so many CPUs, under so many kinds of fault (default: all,
+    and none): cases in all, and each kind of answer or lack of one."""
+    kinds = ["", *FAULTS] if faults is None else list(faults)
+    keys = {(name, fault) for name in SCENARIOS for fault in kinds}
+    found = dict.fromkeys(STANDING, 0)
+    found["cases"] = found["not run"] = len(keys)
+    for outcome in outcomes:
+        case = outcome.case
+        if case.cpus != cpus or len(case.faults) > 1 or case.target or case.revision != "silicon" or (
+                case.scenario, "".join(case.faults)) not in keys:
+            continue
+        found["not run"] -= 1
+        match outcome.verdict:
+            case Verdict.HOLDS:
+                found["hold"] += 1
+            case Verdict.BREAKS:
+                found["break, then cut" if outcome.is_cut else "break"] += 1
+            case Verdict.VACUOUS:
+                found["vacuous"] += 1
+            case Verdict.REFUSED:
+                found["no such world"] += 1
+            case Verdict.STATES | Verdict.TIMEOUT | Verdict.MEMORY:
+                found["cut, nothing found"] += 1
+            case Verdict.LIVELOCK | Verdict.ERROR | Verdict.LOST:
+                found["lost or wrong"] += 1
+            case _ as never:
+                assert_never(never)
     return found
 
 
@@ -175,4 +217,5 @@ def _clean(text: str) -> str:
     return "".join(char if char >= " " or char in "\t\n" else "?" for char in text)
 
 
-__all__ = ["cost", "lines", "matrix", "ordered", "sums", "surprise", "to_html", "to_junit", "told"]
+__all__ = ["STANDING", "cost", "lines", "matrix", "ordered", "standing", "sums", "surprise", "to_html", "to_junit",
+           "told"]
