@@ -8,11 +8,13 @@ a number; fields are read only where the pattern has them.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from seamref.diagnose.names import ERRNO_TEXTS, KERNEL, LOADER, MODULE
 from seamref.diagnose.reading import Kind
+from seamref.host import log
 
 MAX_LINE = 4096
 """Characters of a line that are looked at."""
@@ -106,7 +108,7 @@ _TD_IOCTL = r"KVM_TDX_(?:CAPABILITIES|INIT_VM|INIT_VCPU|INIT_MEM_REGION|FINALIZE
 
 _LEAF = r"(?:\b|_)(?P<name>(?:TD[HG]|SEAMLDR)[._][A-Z0-9._]+)\b(?: ?\((?:leaf )?(?:0x)?[0-9a-f]{1,16}\))?"
 
-FORMS: tuple[LineForm, ...] = (
+_READ: tuple[LineForm, ...] = (
     # --- SEAMCALL failed, in every wording: read by seamref.diagnose.explain, which knows the fields
     LineForm("LOG.seamcall_failed",
              r"SEAMCALL \((?:leaf )?(?P<leaf>0x[0-9a-f]{1,16}|\d{1,5})\) failed:? ?(?P<status>0x[0-9a-f]{1,16})\b",
@@ -128,11 +130,10 @@ FORMS: tuple[LineForm, ...] = (
     # --- registers that belong to the call before
     LineForm("LOG.registers", r"^(?:" + TDX + r"|seamldr: )?R?CX (?P<rcx>0x[0-9a-f]{1,16}) RDX "
              r"(?P<rdx>0x[0-9a-f]{1,16}) "
-             r"R0?8 (?P<r8>0x[0-9a-f]{1,16})$", "output registers of the call in the line before", N, kernels=MAIN,
-             clauses=("PRERR.other",)),
+             r"R0?8 (?P<r8>0x[0-9a-f]{1,16})$", "output registers of the call in the line before", N, kernels=MAIN),
     LineForm("LOG.registers_2", r"^(?:" + TDX + r"|seamldr: )?R0?9 (?P<r9>0x[0-9a-f]{1,16}) R10 "
              r"(?P<r10>0x[0-9a-f]{1,16}) R11 (?P<r11>0x[0-9a-f]{1,16})$",
-             "output registers of the call before, second line", N, kernels=MAIN, clauses=("PRERR.other",)),
+             "output registers of the call before, second line", N, kernels=MAIN),
     LineForm("LOG.additional_output", TDX + r"additional output: rcx (?P<rcx>0x[0-9a-f]{1,16}), rdx "
              r"(?P<rdx>0x[0-9a-f]{1,16}), r8 (?P<r8>0x[0-9a-f]{1,16})(?:, r9 (?P<r9>0x[0-9a-f]{1,16}), r10 "
              r"(?P<r10>0x[0-9a-f]{1,16}), r11 (?P<r11>0x[0-9a-f]{1,16}))?", "output registers of the call in the line "
@@ -166,10 +167,10 @@ FORMS: tuple[LineForm, ...] = (
     LineForm("LOG.keyids", TDX + r"BIOS enabled: (?:private|TDX) KeyID range \[(?P<first>\d{1,6}), (?P<end>\d{1,6})\)",
              "BIOS gave TDX the KeyIDs [{first}, {end}); the first is the module's own.  It does not say that SEAMRR "
              "is "
-             "valid, nor that a module is loaded", G, Link.BIOS, clauses=("LNX.tdx_init",), kernels="5.19 and later"),
+             "valid, nor that a module is loaded", G, Link.BIOS, kernels="5.19 and later"),
     LineForm("LOG.few_keyids", r"initialization failed: too few private KeyIDs(?: available)?", "one TDX KeyID is not "
              "enough: the first is the module's own", C, Link.BIOS, causes=("BIOS setting TME-MT/TDX key split",),
-             recoverable="no: a reset is needed", advice="give TDX more KeyIDs in BIOS", clauses=("LNX.tdx_init",)),
+             recoverable="no: a reset is needed", advice="give TDX more KeyIDs in BIOS"),
     LineForm("LOG.no_keyids", r"no TDX private KeyIDs available", "the platform has no TDX KeyIDs, as the kernel sees "
              "it: "
              "TDX is off in BIOS, or the kernel gave up at start", C, Link.BIOS, who="KVM", kernels="6.16 to 6.18",
@@ -217,7 +218,7 @@ FORMS: tuple[LineForm, ...] = (
              r"(?P<version>\d{1,3}\.\d{1,3}\.\d{1,3}(?:\.\d{1,5})?)(?:, build (?:number|num) (?P<build>\d{1,6}))?"
              r"(?:, build date (?P<date>[0-9a-f]{8}))?", "the module is {version}", N, Link.MODULE,
              kernels="6.8 and later, "
-             "merged", clauses=("LNX.sysinfo",)),
+             "merged"),
     LineForm("LOG.module_info", r"TDX (?:SEAM )?module: (?:attributes (?P<attributes>0x[0-9a-f]+),? )?vendor_id "
              r"(?P<vendor>0x[0-9a-f]+),? .*?build_date (?P<date>\d{8}|0x[0-9a-f]{7,8}),? build_num "
              r"(?P<build>(?:0x)?[0-9a-f]{1,6})\b.*$", "the module answers: built {date}, build {build}", N, Link.MODULE,
@@ -238,7 +239,7 @@ FORMS: tuple[LineForm, ...] = (
                      "or, in an update: a CPU did not take part, so P-SEAMLDR did not complete the session"),
              recoverable="no", advice="install a module before the kernel (BIOS: SEAM loader; EFI/TDX/TDX-SEAM.so "
              "beside its "
-             "sigstruct); after an update: reboot", clauses=("LNX.sysinit_once", "SEAMCALL.module_not_ready")),
+             "sigstruct); after an update: reboot"),
     LineForm("LOG.no_module", r"TDX module is not loaded", "no TDX module is loaded", C, Link.MODULE, kernels=EARLY,
              recoverable="no", advice="install a module before the kernel", clauses=("SEAMCALL.module_not_ready",)),
     LineForm("LOG.rbp", r"RBP\) clobber|NO_RBP_MOD feature is not supported|NO_RBP_MOD|RBP_MOD",
@@ -279,7 +280,7 @@ FORMS: tuple[LineForm, ...] = (
              "the kernel gives TDX up "
              "because "
              "hibernation is available", C, Link.KERNEL, recoverable="yes, after a reboot",
-             advice="boot with nohibernate on the kernel command line", clauses=("LNX.tdx_init",)),
+             advice="boot with nohibernate on the kernel command line"),
     LineForm("LOG.notifier", r"initialization failed: unable to register memory notifier \((?P<errno>-\d{1,4})\)",
              "the kernel could not watch memory hotplug ({errno})", C, Link.KERNEL),
     LineForm("LOG.acpi_s3", r"Disable ACPI S3\b", "suspend to RAM is switched "
@@ -290,7 +291,7 @@ FORMS: tuple[LineForm, ...] = (
              "MCHECK accepted: [{base}, {end})", N, Link.MCHECK, kernels="5.15 to 6.8 out of tree"),
     LineForm("LOG.pamt", r"(?P<kb>\d{1,12}) (?:KB|pages) allocated for PAMT", "memory for PAMT: {kb} KB (about 1/256 "
              "of what "
-             "TDX may use)", N, Link.KERNEL, clauses=("LNX.tdmr",)),
+             "TDX may use)", N, Link.KERNEL),
     LineForm("LOG.memory_blocks", r"^tdx: Build all system memory blocks as TDX memory", "the kernel makes its "
              "TDMRs", N,
              Link.KERNEL, kernels="5.10 to 5.15 out of tree"),
@@ -303,10 +304,18 @@ FORMS: tuple[LineForm, ...] = (
              C, Link.KERNEL, causes=("the feature is hidden by a hypervisor or a quirk",)),
     LineForm("LOG.disable_failed", r"TDH\.SYS\.DISABLE failed", "kexec could not disable the module", W, Link.KERNEL,
              causes=("a module without that leaf",), clauses=("LNX.sys_disable",)),
+    LineForm("LOG.dynamic_pamt", r"Enable Dynamic PAMT", "the kernel asks the module for a PAMT that grows with use", N,
+             Link.KERNEL, kernels="in tip x86/tdx, for v7.4"),
+    LineForm("LOG.extensions", r"(?P<kb>\d{1,12}) KB consumed for TDX module extensions", "{kb} KB went to the module "
+             "for its add-on features", N, Link.KERNEL, kernels="posted 2026-06-18, not merged"),
+    LineForm("LOG.warn_quoting", r"WARNING.*init_tdx_quoting_extension", "TDH.QUOTE.INIT failed: the module makes no "
+             "quotes; the rest goes on", W, Link.KERNEL, kernels="posted 2026-06-18, not merged"),
+    LineForm("LOG.warn_extensions", r"WARNING.*tdx_ext_mem_setup", "the module did not take the memory for its add-on "
+             "features", W, Link.KERNEL, kernels="posted 2026-06-18, not merged"),
     LineForm("LOG.keyids_in_use", r"TDX private KeyIDs in use|TDX requires all packages to have an online CPU",
              "the last "
              "online CPU of a package stays while TDs have KeyIDs", W, Link.KERNEL, recoverable="yes",
-             advice="end the TDs first", clauses=("LNX.cpu_offline",)),
+             advice="end the TDs first"),
     # --- KVM
     LineForm("LOG.kvm_failed", r"kvm[_-]intel: (?:Failed to initialize TDX module|TDX module "
              r"initialization failed)", "KVM could not bring the module up; "
@@ -363,31 +372,33 @@ FORMS: tuple[LineForm, ...] = (
     LineForm("LOG.update_offline", r"Cannot update TDX module if any CPU is offline", "v2-v4 refuse an update unless "
              "every "
              "present CPU is online; later versions leave it to user space", C, Link.UPDATE, kernels="series v2 to v4",
-             recoverable="yes", advice="bring it online", clauses=("INSTALL_MODULE.gate",), causes=("a CPU is offline",
+             recoverable="yes", advice="bring it online", causes=("a CPU is offline",
                                                                                                     )),
     LineForm("LOG.update_failed", r"update failed, SEAMCALLs will report failure until TDs killed", "v2-v7: the update "
              "failed after the old module was shut down", Q, Link.UPDATE, kernels="series v2 to v7", recoverable="no",
-             advice="reboot", clauses=("UPDATE.result",)),
+             advice="reboot"),
     LineForm("LOG.blob_version", r"unsupported blob version", "v2-v7: the file's version is not 1.0", C, Link.UPDATE,
-             recoverable="yes", advice="python -m seamref blob convert", clauses=("IMAGE1.version",)),
+             recoverable="yes", advice="python -m seamref blob convert"),
     LineForm("LOG.blob_header", r"non-zero reserved fields|invalid signature|invalid checksum", "v1-v7: the file's "
              "header",
-             C, Link.UPDATE, recoverable="yes", advice="python -m seamref blob check FILE",
-             clauses=("IMAGE1.reserved", "IMAGE1.signature", "IMAGE1.checksum")),
+             C, Link.UPDATE, recoverable="yes", advice="python -m seamref blob check FILE"),
+    LineForm("LOG.upload_value", r"firmware (?P<name>\S{1,64}): firmware_loading_store: unexpected value "
+             r"\((?P<number>-?\d{1,10})\)", "{number} was written to the loading file of {name}; it takes 1, 0 and -1",
+             W, Link.UPDATE, causes=("a script wrote something else", "the data was written before 1"),
+             recoverable="yes"),
     LineForm("LOG.sleeping", r"BUG: sleeping function called from invalid context", "a sleeping lock was taken with "
              "interrupts off", W, None, causes=("here: a spinlock_t around P-SEAMLDR calls on PREEMPT_RT",),
-             advice="make it a raw_spinlock_t", clauses=("LNX.seamldr_call.lock",)),
+             advice="make it a raw_spinlock_t"),
     LineForm("LOG.warn_seamldr", r"WARNING.*seamldr_call", "P-SEAMLDR was called on a CPU whose SEAMRET invalidates "
              "the "
              "current VMCS", C, Link.UPDATE, causes=("IA32_VMX_BASIC[60] is 0",), recoverable="no",
-             advice="newer microcode",
-             clauses=("LNX.seamldr_call.erratum", "SEAMRET.vmcs")),
+             advice="newer microcode"),
     LineForm("LOG.warn_shutdown", r"WARNING.*tdx_module_shutdown", "v9, v10: MODULE_HV could not be read; the "
              "shutdown goes "
-             "on", W, Link.UPDATE, clauses=("UPDATE.handoff_version",)),
+             "on", W, Link.UPDATE),
     LineForm("LOG.warn_update", r"WARNING.*tdx_module_run_update", "the version could not be read after the update, "
              "or a "
-             "feature changed; the update counts as done", W, Link.UPDATE, clauses=("UPDATE.run_update",)),
+             "feature changed; the update counts as done", W, Link.UPDATE),
     # --- canonical/tdx's system report
     LineForm("LOG.report_tme", r"^(?:MK_TME_ENABLED?|HW_ENCRYPT_ENABLE) bit: (?P<bit>[01])\b",
              "IA32_TME_ACTIVATE[1] (MSR 0x982) "
@@ -429,9 +440,31 @@ FORMS: tuple[LineForm, ...] = (
              "lockdown "
              "may forbid it"),
 )
+
+
+def _as_printed(form: LineForm, lines: Iterable[log.LogLine]) -> LineForm:
+    """A form with the clauses and sources that are declared with lines of the kernel of ``seamref.host``."""
+    held = list(lines)
+    clauses = dict.fromkeys((*form.clauses, *(clause for line in held for clause in line.clauses)))
+    sources = dict.fromkeys((*((form.source,) if form.source != "LNX" else ()), *(line.source for line in held)))
+    return replace(form, clauses=tuple(clauses), source="; ".join(sources) or form.source)
+
+
+def _pattern_of(line: log.LogLine) -> re.Pattern[str]:
+    """What reads exactly this line, whatever stands before it."""
+    parts = re.split(r"\{[^{}]*\}", line.text)
+    return re.compile(r"(?:^|: )" + r"\S+".join(map(re.escape, parts)) + r"\s*$", re.IGNORECASE)
+
+
+FORMS: tuple[LineForm, ...] = tuple(
+    _as_printed(form, (line for line in log.LINES if line.id == form.id)) for form in _READ)
 """Every known line; the first form that fits reads it."""
 
 _COMPILED = tuple((re.compile(form.pattern, re.IGNORECASE), form) for form in FORMS)
+_EXACT: dict[str, list[tuple[re.Pattern[str], LineForm]]] = {
+    form.id: [(_pattern_of(line), _as_printed(form, (line,))) for line in log.LINES if line.id == form.id]
+    for form in _READ}
+"""Form -> the lines of the kernel of ``seamref.host`` that it reads, and the form as it is said of this line alone."""
 BY_ID = {form.id: form for form in FORMS}
 RELATED = re.compile(
     rb"tdx|seam|MK_TME|HW_ENCRYPT|MCHECK|td[hg][._]|x86/(?:mk)?tme|kvm|rdmsr|EBAD(?:SIG|HASH|PARAM|CALL|HANDOFF)|build_num|PAMT|RBP|self-snoop|"
@@ -440,11 +473,11 @@ RELATED = re.compile(
 
 
 def match_form(message: str) -> tuple[LineForm, re.Match[str]] | None:
-    """The first form that reads a message (a line without its prefix)."""
+    """The first form that reads a message (a line without its prefix); its clauses are those of this very line."""
     for pattern, form in _COMPILED:
         found = pattern.search(message)
         if found is not None:
-            return form, found
+            return next((own for exact, own in _EXACT[form.id] if exact.search(message)), form), found
     return None
 
 

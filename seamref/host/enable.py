@@ -5,9 +5,10 @@ TDH.SYS.INIT once for all, under a lock and with its result remembered; TDH.SYS.
 
 from __future__ import annotations
 
+from seamref.host import log
 from seamref.host.abi import Errno, Leaf
 from seamref.host.kernel import Host
-from seamref.host.records import TDX_PREFIX, Call, Task
+from seamref.host.records import Call, Task
 from seamref.host.records import having as replace
 from seamref.host.tasks import Next, handler, local, may_wait, run
 from seamref.spec import implements
@@ -50,7 +51,7 @@ def _sysinit(host: Host, cpu: int, task: Task) -> Next:
 def _sysinit_done(host: Host, cpu: int, task: Task) -> Next:
     """Cache the result; -ENODEV is the one result that is explained."""
     if task.ret is Errno.ENODEV:
-        host.printk(TDX_PREFIX, "module not loaded")
+        host.log(log.NOT_LOADED)
     host.set(module=replace(host.state.module, sysinit_done=True, sysinit_ret=task.ret))
     return Next(f"remembers {task.ret}", replace(task, pc="enable.unlock"))
 

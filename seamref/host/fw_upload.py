@@ -15,6 +15,7 @@ from hashlib import sha256
 from typing import assert_never
 
 from seamref.errors import SeamrefError
+from seamref.host import log
 from seamref.host.abi import ERRNO_TEXT, FEATURES0_TD_PRESERVING, Errno
 from seamref.host.install import seamldr_install_module
 from seamref.host.kernel import Host
@@ -141,7 +142,7 @@ def write_loading(host: Host, text: str, how: LoadingText = LoadingText.STRTOL) 
         case -1:
             pass
         case _:
-            host.printk("", f"firmware {up.name}: firmware_loading_store: unexpected value ({number})")
+            host.log(log.UPLOAD_VALUE, name=up.name, number=number)
     _set(host, state=FwState.INITIAL)
     return Errno.OK
 

@@ -13,6 +13,7 @@ from struct import unpack_from
 from typing import TypeAlias
 
 from seamref.errors import LayoutError, SeamrefError
+from seamref.host import log
 from seamref.host.abi import Errno
 from seamref.layout import Buffer, Field, Layout, Raw, reserved, u16, u32
 from seamref.pseamldr.api import SEAMLDR_PARAMS, Scenario
@@ -287,18 +288,18 @@ KERNEL_V1: CheckTable[Header, Refusal] = CheckTable("KERNEL_IMAGE_V1", (
           lambda c: c.size <= PAGE or c.size <= c.v1("offset_of_module"), _EINVAL, _SER,
           applies=_since(*_V5_V6, "v7")),
     Check("IMAGE1.version_v2", "version is not 0x100 (printed in decimal)", lambda c: c.v1("version") != V1,
-          Refusal(message="unsupported blob version: {version}"), _SER, applies=_since("v2")),
+          Refusal(message=log.BLOB_VERSION.text), _SER, applies=_since("v2")),
     Check("IMAGE1.version", "version is not 0x100", lambda c: c.v1("version") != V1,
-          Refusal(message="unsupported blob version: {version:x}", quiet=("v7",)), _SER,
+          Refusal(message=log.BLOB_VERSION_HEX.text, quiet=("v7",)), _SER,
           applies=_since("v3", "v4", *_V5_V6, "v7")),
     Check("IMAGE1.reserved", "a reserved byte is not 0", lambda c: any(c.raw(_RESERVED_1)),
-          Refusal(message="non-zero reserved fields", quiet=("v7",)), _SER, applies=_since(*_V2_V3, "v4", "v7")),
+          Refusal(message=log.BLOB_RESERVED.text, quiet=("v7",)), _SER, applies=_since(*_V2_V3, "v4", "v7")),
     Check("IMAGE1.sizes", "no sigstruct, no module, or length is not the size of the file",
           lambda c: c.sig_size <= 0 or c.module_size <= 0 or c.v1("length") != c.size, _EINVAL, _SER),
     Check("IMAGE1.signature", "the signature is not TDX-BLOB", lambda c: c.raw(_SIGNATURE_1) != MAGIC,
-          Refusal(message="invalid signature", quiet=("v7",)), _SER, applies=_since("v1", *_V2_V3, "v4", "v7")),
+          Refusal(message=log.BLOB_SIGNATURE.text, quiet=("v7",)), _SER, applies=_since("v1", *_V2_V3, "v4", "v7")),
     Check("IMAGE1.checksum", "the 16-bit words of the file do not sum to 0", lambda c: checksum(c.data) != 0,
-          Refusal(message="invalid checksum"), _SER, applies=_since("v1", *_V2_V3)),
+          Refusal(message=log.BLOB_CHECKSUM.text), _SER, applies=_since("v1", *_V2_V3)),
     Check("IMAGE1.module_pages", "the module has more than 496 pages",
           lambda c: c.module_size > MAX_MODULE_PAGES * PAGE, _EINVAL, _SER),
     Check("IMAGE1.sigstruct_page", "the sigstruct area is not exactly one page", lambda c: c.sig_size != PAGE, _EINVAL,

@@ -10,16 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from seamref.errors import SeamrefError
+from seamref.host import log
 from seamref.host.abi import Errno
 from seamref.host.image import ImageRefused, ImageTaken, check_image
 from seamref.host.kernel import PAGE, Host
-from seamref.host.records import SEAMLDR_PREFIX
+from seamref.host.log import SEAMLDR_PREFIX
 from seamref.host.seamldr import seamldr_get_info
 from seamref.host.tasks import Stuck
 from seamref.host.update import Finish, Schedule, begin, finish, in_order, steps
 from seamref.spec import CHOSEN, implements
-
-OFFLINE_MESSAGE = "Cannot update TDX module if any CPU is offline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,7 @@ def check_gate(host: Host) -> Errno:
         if info.num_remaining_updates == 0:
             return Errno.ENOSPC
     if series.refuses_offline and len(host.online) != len(host.state.cpus):
-        host.printk(SEAMLDR_PREFIX, OFFLINE_MESSAGE)
+        host.log(log.OFFLINE)
         return Errno.EBUSY
     return Errno.OK
 

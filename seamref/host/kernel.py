@@ -18,8 +18,10 @@ from seamref.arch.outcome import Done, Fault
 from seamref.arch.platform import NO_SEAMRET_INVD_VMCS, Platform
 from seamref.arch.vmx import vmxoff, vmxon
 from seamref.errors import SeamrefError
+from seamref.host import log
 from seamref.host.abi import Errno
-from seamref.host.records import TDX_PREFIX, Boot, Control, Cpu, HostState, having
+from seamref.host.log import LogLine
+from seamref.host.records import Boot, Control, Cpu, HostState, having
 from seamref.host.series import MERGED, KernelSeries
 from seamref.spec import CHOSEN, MEASURED, Check, CheckTable, implements
 
@@ -130,12 +132,16 @@ class Host:
         """One line of the kernel log, without a time."""
         self.set(dmesg=(*self.state.dmesg, prefix + text))
 
-    def warn(self, where: str, why: str, *, once: bool = False) -> None:
+    def log(self, line: LogLine, prefix: str | None = None, **values: object) -> None:
+        """One of the declared lines, with its values; ``prefix``: the caller's own."""
+        self.printk("", line.says(prefix, **values))
+
+    def warn(self, line: LogLine, *, once: bool = False, **values: object) -> None:
         """WARN(): a line that starts WARNING, naming the function (the register dump is left out)."""
-        if once and where in self.state.printed_once:
+        if once and line.where in self.state.printed_once:
             return
-        self.set(printed_once=self.state.printed_once | {where})
-        self.printk("", f"WARNING: {where}: {why}")
+        self.set(printed_once=self.state.printed_once | {line.where})
+        self.printk("", line.says(None, **values))
 
     # --- memory
 
@@ -199,15 +205,15 @@ class Early:
 
 _TDX_INIT = "LNX tdx.c tdx_init"
 
-TDX_INIT: CheckTable[Early, str] = CheckTable("tdx_init", (
-    Check("TDX_INIT.msr", "MSR 87H cannot be read: no TDX, nothing printed", lambda e: e.keyid_partitioning is None, "",
-          _TDX_INIT, MEASURED),
-    Check("TDX_INIT.none", "there is no TDX KeyID: no TDX, nothing printed", lambda e: e.keyids[1] == 0, "", _TDX_INIT,
-          MEASURED),
+TDX_INIT: CheckTable[Early, LogLine | None] = CheckTable("tdx_init", (
+    Check("TDX_INIT.msr", "MSR 87H cannot be read: no TDX, nothing printed", lambda e: e.keyid_partitioning is None,
+          None, _TDX_INIT, MEASURED),
+    Check("TDX_INIT.none", "there is no TDX KeyID: no TDX, nothing printed", lambda e: e.keyids[1] == 0,
+          None, _TDX_INIT, MEASURED),
     Check("TDX_INIT.few", "there is one TDX KeyID: it would be the global one, none is left for a TD",
-          lambda e: e.keyids[1] < 2, "initialization failed: too few private KeyIDs available.", _TDX_INIT, MEASURED),
+          lambda e: e.keyids[1] < 2, log.FEW_KEYIDS, _TDX_INIT, MEASURED),
     Check("TDX_INIT.hibernation", "hibernation is available: it would not save the memory of TDs",
-          lambda e: e.boot.hibernation, "initialization failed: Hibernation support is enabled", _TDX_INIT, MEASURED),
+          lambda e: e.boot.hibernation, log.HIBERNATION, _TDX_INIT, MEASURED),
 ), "Why a kernel has no TDX at all, asked at early boot; the result is the line that says so.")
 
 
@@ -222,14 +228,14 @@ def tdx_init(host: Host, early: Early | None = None) -> None:
     start, count = early.keyids
     row = TDX_INIT.decide(early)
     if count:
-        host.printk(TDX_PREFIX, f"BIOS enabled: private KeyID range [{start}, {start + count & M32})")
+        host.log(log.KEYIDS, first=start, end=start + count & M32)
     host.set(features=frozenset(), bugs=frozenset(), keyids=(start, count))
     if row is not None:
         if row.result:
-            host.printk(TDX_PREFIX, row.result)
+            host.log(row.result)
         return
     if early.boot.acpi_s3:
-        host.printk(TDX_PREFIX, "Disable ACPI S3. Turn off TDX in the BIOS to use ACPI S3.")
+        host.log(log.ACPI_S3)
     host.set(
         features=frozenset({"tdx_host_platform"}),
         bugs=frozenset() if early.vmx_basic & NO_SEAMRET_INVD_VMCS else frozenset({"seamret_invd_vmcs"}),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from seamref.host import log
 from seamref.host.abi import (
     FEATURES0_DYNAMIC_PAMT,
     FEATURES0_EXT,
@@ -41,7 +42,7 @@ from seamref.host.abi import (
     Leaf,
 )
 from seamref.host.kernel import Host
-from seamref.host.records import TDX_PREFIX, Sysinfo, TdConfig
+from seamref.host.records import Sysinfo, TdConfig
 from seamref.host.seamcall import seamcall_prerr_ret
 from seamref.host.series import Handoff
 from seamref.spec import MEASURED, implements
@@ -96,7 +97,7 @@ def read_sysinfo(host: Host, cpu: int = 0) -> Errno:
     values: dict[int, int] = {}
     ret = _read(host, cpu, VERSION.fields, VERSION.keeps, values)
     minor, major, update = (values.get(field, 0) for field in VERSION.fields)
-    host.printk(TDX_PREFIX, f"Module version: {major}.{minor}.{update:02}")
+    host.log(log.VERSION, major=major, minor=minor, update=update)
     for group in GROUPS[1:]:
         if ret is Errno.OK:
             ret = _read(host, cpu, group.fields, group.keeps, values)

@@ -13,12 +13,9 @@ from enum import Enum, IntEnum
 from typing import Any, TypeVar
 
 from seamref.host.abi import ARGS, TDX_RND_NO_ENTROPY, Args, Errno
+from seamref.host.log import TDX_PREFIX
 from seamref.host.script import Script
 from seamref.host.series import KernelSeries
-
-TDX_PREFIX = "virt/tdx: "
-SEAMLDR_PREFIX = "seamldr: "
-
 
 Record = TypeVar("Record")
 

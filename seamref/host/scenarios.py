@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from seamref.errors import SeamrefError
-from seamref.host import vmm
+from seamref.host import log, vmm
 from seamref.host.abi import (
     FEATURES0_NO_RBP_MOD,
     FEATURES0_TD_PRESERVING,
@@ -36,7 +36,7 @@ from seamref.host.kernel import Host, kvm_load, kvm_lost_vmcs
 from seamref.host.machine import add_tds, blob, blob_for, cold, count_of, machine
 from seamref.host.records import Task, UpdateState
 from seamref.host.script import COMPLETES, Rule, Script
-from seamref.host.seamldr import SLEEPING_BUG, seamldr_task
+from seamref.host.seamldr import seamldr_task
 from seamref.host.series import MERGED, Blob, Compat, KernelSeries, Vmcs
 from seamref.host.tasks import interrupt, is_blocked, start, step
 from seamref.host.tdx import GIB, TDMR_BASE, cpu_offline, pamt_get, tdx_enable
@@ -117,7 +117,7 @@ def sleeping_lock(series: KernelSeries) -> str:
     start(host, 0, _info(0))
     while host.cpu(0).tasks:
         step(host, 0)
-    return next((line for line in host.state.dmesg if line == SLEEPING_BUG), "nothing to complain about")
+    return next((line for line in host.state.dmesg if line == log.SLEEPING_BUG.text), "nothing to complain about")
 
 
 def vmcs_after_call(series: KernelSeries, *, keeps_vmcs: bool) -> str:

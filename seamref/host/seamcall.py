@@ -17,6 +17,7 @@ from seamref.arch.seam import seamcall as seamcall_instruction
 from seamref.arch.software import Running
 from seamref.arch.software import step as software_step
 from seamref.errors import NotModelled
+from seamref.host import log
 from seamref.host.abi import (
     ARGS,
     RDRAND_RETRY_LOOPS,
@@ -30,7 +31,8 @@ from seamref.host.abi import (
     leaf_title,
 )
 from seamref.host.kernel import Host
-from seamref.host.records import NO_ARGS, TDX_PREFIX, Call, Returned, Stub, Wrap
+from seamref.host.log import TDX_PREFIX
+from seamref.host.records import NO_ARGS, Call, Returned, Stub, Wrap
 from seamref.host.records import having as replace
 from seamref.host.script import Ends, Rule
 from seamref.spec import CHOSEN, MEASURED, Check, CheckTable, clause, implements
@@ -257,11 +259,11 @@ def prerr(host: Host, call: Call, returned: Returned) -> Errno:
 @implements("PRERR.other")
 def _print_failed(host: Host, call: Call, returned: Returned) -> Errno:
     """PRERR.other: leaf and status; the ``_ret`` form adds six registers."""
-    host.printk(call.prefix, f"SEAMCALL (0x{call.fn:016x}) failed: 0x{returned.rax:016x}")
+    host.log(log.SEAMCALL_FAILED, call.prefix, leaf=call.fn, status=returned.rax)
     if call.wrap is Wrap.PRERR_RET:
         a = returned.args
-        host.printk(call.prefix, f"RCX 0x{a.rcx:016x} RDX 0x{a.rdx:016x} R08 0x{a.r8:016x}")
-        host.printk(call.prefix, f"R09 0x{a.r9:016x} R10 0x{a.r10:016x} R11 0x{a.r11:016x}")
+        host.log(log.REGISTERS, call.prefix, rcx=a.rcx, rdx=a.rdx, r8=a.r8)
+        host.log(log.REGISTERS_2, call.prefix, r9=a.r9, r10=a.r10, r11=a.r11)
     return Errno.EIO
 
 

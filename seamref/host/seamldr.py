@@ -10,16 +10,16 @@ from seamref.arch.memory import Agent
 from seamref.arch.outcome import Done
 from seamref.arch.vmcs import NONE
 from seamref.arch.vmx import vmptrld, vmptrst
+from seamref.host import log
 from seamref.host.abi import SEAMLDR_INFO, SEAMLDR_RND_NO_ENTROPY, TDX_RND_NO_ENTROPY, Args, Errno, Leaf
 from seamref.host.kernel import PAGE, Host
-from seamref.host.records import SEAMLDR_PREFIX, Call, Stub, Task, Wrap
+from seamref.host.log import SEAMLDR_PREFIX
+from seamref.host.records import Call, Stub, Task, Wrap
 from seamref.host.records import having as replace
 from seamref.host.series import Lock, Vmcs
 from seamref.host.tasks import Next, handler, local, may_wait, run
 from seamref.layout import Record
 from seamref.spec import CHOSEN, implements
-
-SLEEPING_BUG = "BUG: sleeping function called from invalid context at kernel/locking/spinlock_rt.c"
 
 
 def seamldr_task(leaf: int, rcx: int, then: str = "seamldr.return", **fields: int) -> Task:
@@ -49,7 +49,7 @@ def _wants_lock(host: Host, task: Task) -> bool:
 def _enter(host: Host, cpu: int, task: Task) -> Next:
     """LNX.seamldr_call.erratum: sysfs hides the interface there, so this should not be reachable."""
     if host.series.vmcs is Vmcs.HIDDEN_WARN and "seamret_invd_vmcs" in host.state.bugs:
-        host.warn("seamldr_call", "this CPU has seamret_invd_vmcs")
+        host.warn(log.WARN_INVD_VMCS)
         return Next("seamldr_call: WARN, -EINVAL", _continue(host, cpu, replace(task, ret=Errno.EINVAL)))
     if host.series.lock in (Lock.NONE, Lock.INSTALL_ONLY, Lock.RAW_IRQSAVE):
         _irqs_off(host, cpu)
@@ -74,7 +74,7 @@ def _lock(host: Host, cpu: int, task: Task) -> Next:
     if not _wants_lock(host, task):
         return Next("no lock", replace(task, pc="seamldr.vmptrst"))
     if host.series.lock is Lock.SPINLOCK and host.state.preempt_rt and host.cpu(cpu).irqs_off:
-        host.printk("", SLEEPING_BUG)
+        host.log(log.SLEEPING_BUG)
     host.set(seamldr_lock=cpu)
     return Next("takes seamldr_lock", replace(task, pc="seamldr.vmptrst"))
 
@@ -106,7 +106,7 @@ def _vmptrld(host: Host, cpu: int, task: Task) -> Next:
     """The VMCS back; an error here is -EIO and a warning."""
     ret = task.ret
     if not isinstance(vmptrld(host.platform, host.cpu(cpu).apicid, task.saved), Done):
-        host.warn("seamldr_call", "VMPTRLD of the saved VMCS failed")
+        host.warn(log.WARN_VMPTRLD)
         ret = Errno.EIO
     return Next("VMPTRLD", replace(task, pc="seamldr.unlock", ret=ret))
 

@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 
 from seamref.arch.memory import Agent
 from seamref.errors import SeamrefError
+from seamref.host import log
 from seamref.host.abi import (
     CONFIG_DYNAMIC_PAMT,
     FEATURES0_NO_RBP_MOD,
@@ -25,8 +26,9 @@ from seamref.host.abi import (
 from seamref.host.enable import tdx_cpu_enable
 from seamref.host.image import Refusal
 from seamref.host.kernel import PAGE, Host, has_tdx, vmx_get, vmx_put
+from seamref.host.log import TDX_PREFIX
 from seamref.host.metadata import EXT_FIELDS, dynamic_pamt, may_need_extensions, read_sysinfo, read_sysinfo_field
-from seamref.host.records import NO_ARGS, TDX_PREFIX, ModuleState, Stub, Sysinfo, Task, Wrap, having
+from seamref.host.records import NO_ARGS, ModuleState, Stub, Sysinfo, Task, Wrap, having
 from seamref.host.records import Call as SeamCall
 from seamref.host.seamcall import seamcall, seamcall_prerr, seamcall_prerr_ret
 from seamref.host.tasks import Next, local, may_wait
@@ -34,8 +36,6 @@ from seamref.spec import CHOSEN, MEASURED, Check, CheckTable, implements
 
 GIB = 1 << 30
 TDMR_ALIGN = GIB
-LAST_OF_PACKAGE = ("TDX requires all packages to have an online CPU. "
-                   "Delete all TDs in order to offline all CPUs of a package.")
 
 
 @implements("LNX.cpu_online", "a CPU that comes online takes a VMX reference and initialises itself for the module; "
@@ -79,7 +79,7 @@ def tdx_offline_cpu(host: Host, cpu: int) -> Errno:
     package = host.lp(cpu).package
     others = [n for n in host.online if n != cpu and host.lp(n).package == package]
     if not others and host.state.tds:
-        host.printk(TDX_PREFIX, LAST_OF_PACKAGE)
+        host.log(log.LAST_OF_PACKAGE)
         return Errno.EBUSY
     flush_vcpus(host, cpu)
     _wbinvd(host, cpu)
@@ -129,7 +129,7 @@ _AGAIN = (TDX_INTERRUPTED_RESUMABLE, TDX_SYS_BUSY)
 def _disabled(host: Host, rax: int) -> None:
     """The line about a status that is neither success nor software-defined."""
     if rax != TDX_SUCCESS and rax & TDX_SW_ERROR != TDX_SW_ERROR:
-        host.printk(TDX_PREFIX, f"TDH.SYS.DISABLE failed: 0x{rax:016x}")
+        host.log(log.DISABLE_FAILED, status=rax)
 
 
 def leave_vmx(host: Host, *, write_back: bool = True) -> None:
@@ -239,13 +239,13 @@ _ENABLE = "LNX tdx.c tdx_enable"
 
 ENABLE: CheckTable[Host, Refusal] = CheckTable("tdx_enable", (
     Check("TDX_ENABLE.platform", "no TDX host platform", lambda h: not has_tdx(h),
-          Refusal(Errno.ENODEV, "TDX not supported by the host platform"), _ENABLE, MEASURED),
+          Refusal(Errno.ENODEV, log.NO_PLATFORM.text), _ENABLE, MEASURED),
     Check("TDX_ENABLE.xsave", "no XSAVE", lambda h: "xsave" in h.state.lacks,
-          Refusal(Errno.EINVAL, "XSAVE is required for TDX"), _ENABLE, MEASURED),
+          Refusal(Errno.EINVAL, log.NO_XSAVE.text), _ENABLE, MEASURED),
     Check("TDX_ENABLE.movdir64b", "no MOVDIR64B", lambda h: "movdir64b" in h.state.lacks,
-          Refusal(Errno.EINVAL, "MOVDIR64B is required for TDX"), _ENABLE, MEASURED),
+          Refusal(Errno.EINVAL, log.NO_MOVDIR64B.text), _ENABLE, MEASURED),
     Check("TDX_ENABLE.selfsnoop", "no self-snoop", lambda h: "selfsnoop" in h.state.lacks,
-          Refusal(Errno.ENODEV, "Self-snoop is required for TDX"), _ENABLE, MEASURED),
+          Refusal(Errno.ENODEV, log.NO_SELFSNOOP.text), _ENABLE, MEASURED),
 ), "What tdx_enable wants of the processor: errno and the line that says so.")
 
 
@@ -273,10 +273,10 @@ def tdx_enable(host: Host) -> Errno:
             return ret
     ret = _init_module(host)
     if ret is not Errno.OK:
-        host.printk(TDX_PREFIX, f"TDX-Module initialization failed ({int(ret)})")
+        host.log(log.INIT_FAILED, errno=int(ret))
         return ret
     host.set(module=replace(host.state.module, initialized=True, status="INITIALIZED"))
-    host.printk(TDX_PREFIX, "TDX-Module initialized")
+    host.log(log.INITIALIZED)
     return Errno.OK
 
 
@@ -295,7 +295,7 @@ def read_metadata(host: Host) -> Errno:
     ret = read_sysinfo(host)
     if ret is Errno.OK and host.state.sysinfo is not None \
             and not host.state.sysinfo.features0 & FEATURES0_NO_RBP_MOD:
-        host.printk(TDX_PREFIX, "frame pointer (RBP) clobber bug present, upgrade TDX module")
+        host.log(log.RBP)
         return Errno.EINVAL
     return ret
 
@@ -334,7 +334,7 @@ def _config(host: Host, info: Sysinfo) -> Errno:
     if ret is Errno.OK:
         ret = _init_extensions(host)
     if ret is Errno.OK:
-        host.printk(TDX_PREFIX, f"{pamt_kb} KB allocated for PAMT")
+        host.log(log.PAMT, kb=pamt_kb)
     host.free(array)
     host.free(page)
     return ret
@@ -346,7 +346,7 @@ def _call_config(host: Host, array: int, keyid: int, info: Sysinfo) -> Errno:
     """POSTED.config: the merged kernel has neither and calls version 0."""
     r8 = keyid
     if dynamic_pamt(host, info.features0):
-        host.printk(TDX_PREFIX, "Enable Dynamic PAMT")
+        host.log(log.DYNAMIC_PAMT)
         r8 |= CONFIG_DYNAMIC_PAMT
     addon = info.features0 & FEATURES0_QUOTE if host.series.extensions else 0
     host.set(addon_features=addon)
@@ -386,7 +386,7 @@ def _init_extensions(host: Host) -> Errno:
         ret = _resumed(host, Leaf.TDH_EXT_INIT)
     if ret is Errno.OK and host.state.addon_features & FEATURES0_QUOTE \
             and _resumed(host, Leaf.TDH_QUOTE_INIT) is not Errno.OK:
-        host.warn("init_tdx_quoting_extension", "TDH.QUOTE.INIT failed", once=True)
+        host.warn(log.WARN_QUOTING, once=True)
     return ret
 
 
@@ -404,9 +404,9 @@ def _add_extension_memory(host: Host, pages: int) -> Errno:
         host.write(listed, entries)
         ret = _resumed(host, Leaf.TDH_EXT_MEM_ADD, Args(rcx=listed | count - 1 << 55), Stub.RET)
         if ret is not Errno.OK:
-            host.warn("tdx_ext_mem_setup", f"TDX module rejected ({int(ret)}) memory for extensions")
+            host.warn(log.WARN_EXTENSIONS, errno=int(ret))
             break
-    host.printk(TDX_PREFIX, f"{pages * PAGE // 1024} KB consumed for TDX module extensions")
+    host.log(log.EXTENSIONS, kb=pages * PAGE // 1024)
     host.free(listed)
     return ret
 

@@ -15,6 +15,7 @@ from enum import Enum
 
 import seamref.host.enable  # noqa: F401  CPU_INIT is its handlers
 from seamref.errors import SeamrefError
+from seamref.host import log
 from seamref.host.abi import (
     AVOID_COMPAT_SENSITIVE,
     FEATURES0_UPDATE_COMPATIBILITY,
@@ -33,15 +34,13 @@ from seamref.host.abi import (
 )
 from seamref.host.kernel import Host
 from seamref.host.metadata import EXT_FIELDS, M16, may_need_extensions, read_sysinfo_field
-from seamref.host.records import SEAMLDR_PREFIX, TDX_PREFIX, Call, Control, ModuleState, Stub, Task, UpdateState, Wrap
+from seamref.host.records import Call, Control, ModuleState, Stub, Task, UpdateState, Wrap
 from seamref.host.records import having as replace
 from seamref.host.seamcall import prerr
 from seamref.host.seamldr import seamldr_task
 from seamref.host.series import AfterShutdown, Compat, Failure, Handoff, Lead, Refresh
 from seamref.host.tasks import Next, Stepped, Stuck, handler, is_blocked, local, may_wait, start, step
 from seamref.spec import CHOSEN, MEASURED, clause, implements
-
-UPDATE_FAILED = "update failed, SEAMCALLs will report failure until TDs killed"
 
 clause("UPDATE.states", "START, SHUTDOWN, CPU_INSTALL, CPU_INIT, RUN_UPDATE, DONE", "LNX seamldr.c")
 clause("UPDATE.stop_machine", "the worker runs on every online CPU with interrupts off, every vCPU out of its guest",
@@ -171,7 +170,7 @@ def _shutdown_read(host: Host, cpu: int, task: Task) -> Next:
     """The handoff version arrived, or did not: abort (merged), or warn and ask for 0 (v9, v10)."""
     if task.ret is not Errno.OK:
         if host.series.handoff is Handoff.READ_WARN:
-            host.warn("tdx_module_shutdown", "reading MODULE_HV failed", once=True)
+            host.warn(log.WARN_HANDOFF, once=True)
             return Next("no handoff version: warns", replace(task, pc="shutdown.call", data=0))
         return Next(f"no handoff version: {task.ret}", replace(task, pc="update.ack"))
     assert task.returned is not None
@@ -255,7 +254,7 @@ def _read(task: Task, index: int) -> Task:
 def _version_read(host: Host, cpu: int, task: Task) -> Next:
     """One of the three fields; a failure warns once, and the update counts as done all the same."""
     if task.ret is not Errno.OK:
-        host.warn("tdx_module_run_update", "reading the version failed", once=True)
+        host.warn(log.WARN_VERSION, once=True)
         return Next("version not read: warns", _extensions(host, task))
     assert task.returned is not None
     _set_version(host, _VERSION_FIELDS[task.data], task.returned.args.r8 & M16)
@@ -374,7 +373,7 @@ def finish(host: Host) -> Errno:
     elif host.series.failure_message and "update_failed" not in host.state.printed_once \
             and not host.state.module.initialized:
         host.set(printed_once=host.state.printed_once | {"update_failed"})
-        host.printk(SEAMLDR_PREFIX, UPDATE_FAILED)
+        host.log(log.UPDATE_FAILED)
     return ret
 
 
@@ -397,11 +396,11 @@ def _refresh_outside(host: Host) -> None:
             host.set(sysinfo=replace(host.state.sysinfo, module_hv=value))
     now = host.state.sysinfo
     assert now is not None
-    host.printk(TDX_PREFIX, f"module updated: {old.version} -> {now.version}")
+    host.log(log.UPDATED, old=old.version, new=now.version)
     if rule is not Refresh.UPDATE_VERSION_QUIET:
         ret, features = read_sysinfo_field(host, 0, FIELD_TDX_FEATURES0)
         if ret is Errno.OK and features != old.features0:
-            host.warn("tdx_module_run_update", f"TDX_FEATURES0 changed: 0x{old.features0:X} -> 0x{features:X}")
+            host.warn(log.WARN_FEATURES, old=old.features0, new=features)
 
 
 class Finish(Enum):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import io
 import shlex
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import questions
+from seamref.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 ALL = questions.load()
@@ -36,21 +36,16 @@ def test_the_page_lists_as_open_exactly_the_open_questions() -> None:
 
 
 @pytest.mark.parametrize("question", ANSWERED, ids=lambda q: q.anchor)
-def test_the_command_answers_by_running(question: questions.Question) -> None:
+def test_the_command_answers_by_running(
+    question: questions.Question, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = shlex.split(question.command)
     assert command[:3] == ["python", "-m", "seamref"]
-    done = subprocess.run(
-        [sys.executable, *command[1:]],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    assert main(command[3:]) == 0
+    said = capsys.readouterr()
+    assert said.out.strip() and not said.err
 
 
 # ---------------------------------------------------------------- the check itself

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import pytest
 
 from seamref.errors import SeamrefError
-from seamref.explore.engine import explore, search
+from seamref.explore.engine import Result, explore, search
 from seamref.explore.faults import FAULTS
 from seamref.explore.property import lp_of
 from seamref.explore.scenarios import SCENARIOS, get_scenario
@@ -28,9 +29,15 @@ EXPECTED = {
 }
 
 
+@cache
+def found(kind: str) -> Result:
+    """The merged update with one fault, explored to its end."""
+    return explore("update", 2, faults=[kind], properties=PROPERTIES, stop_first=False, shortest=False)
+
+
 @pytest.mark.parametrize("kind", EXPECTED)
 def test_fault__at_any_step_of_the_merged_update(kind: str) -> None:
-    result = explore("update", 2, faults=[kind], properties=PROPERTIES, stop_first=False, shortest=False)
+    result = found(kind)
     assert result.why == ""
     assert {c.broken for c in result.broken} == EXPECTED[kind]
 
@@ -124,8 +131,8 @@ def test_fault__unknown_names_are_refused_with_the_known_ones() -> None:
 
 
 def test_fault__processes_find_what_one_finds() -> None:
-    one = explore("update", 2, faults=["rdrand"], stop_first=False, shortest=False)
-    two = explore("update", 2, faults=["rdrand"], stop_first=False, shortest=False, jobs=2)
+    one = found("rdrand")
+    two = explore("update", 2, faults=["rdrand"], properties=PROPERTIES, stop_first=False, shortest=False, jobs=2)
     assert {c.broken: c.depth for c in one.broken} == {c.broken: c.depth for c in two.broken}
     assert set(one.outcomes) <= set(two.outcomes) or {n for n, _ in one.outcomes} == {n for n, _ in two.outcomes}
 

@@ -13,6 +13,7 @@ import lab
 
 from seamref.arch import lab as arch_lab
 from seamref.errors import SeamrefError
+from seamref.host import log
 from seamref.host.abi import SEAMLDR_INFO, TDX_UPDATE_COMPAT_SENSITIVE, Errno, Leaf
 from seamref.host.fw_upload import (
     PROBE,
@@ -33,7 +34,7 @@ from seamref.host.fw_upload import (
     write_loading,
 )
 from seamref.host.image import V1, V2, build
-from seamref.host.install import OFFLINE_MESSAGE, prepare, seamldr_install_module
+from seamref.host.install import prepare, seamldr_install_module
 from seamref.host.kernel import Host
 from seamref.host.records import FwError, ModuleState, Status
 from seamref.host.series import MERGED, SERIES, V3, V4, V5, V10, KernelSeries
@@ -330,7 +331,7 @@ def test_INSTALL_MODULE_gate__offline_and_remaining(name: str) -> None:
     host.set_cpu(1, online=False)
     ret = seamldr_install_module(host, good)
     assert (ret is Errno.EBUSY) == gated
-    assert (f"seamldr: {OFFLINE_MESSAGE}" in host.state.dmesg) == gated
+    assert (f"seamldr: {log.OFFLINE}" in host.state.dmesg) == gated
     host = ready(series)
     host.platform.board["remaining"] = 0
     assert (seamldr_install_module(host, good) is Errno.ENOSPC) == gated

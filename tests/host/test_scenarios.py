@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from seamref.cli import main
+from seamref.host import log
 from seamref.host.abi import Errno
 from seamref.host.scenarios import (
     TROUBLES,
@@ -18,7 +19,6 @@ from seamref.host.scenarios import (
     two_callers,
     vmcs_after_call,
 )
-from seamref.host.seamldr import SLEEPING_BUG
 from seamref.host.series import MERGED, SERIES, V3, V4, V8, Lock
 from seamref.tdxmodule.build import BUILDS
 
@@ -35,7 +35,7 @@ def test_two_callers__the_real_P_SEAMLDR_is_busy(name: str) -> None:
 def test_interrupt_caller_and_sleeping_lock() -> None:
     assert interrupt_caller(MERGED).startswith("deadlock") and interrupt_caller(V4).startswith("the interrupt waits")
     assert interrupt_caller(V3) == "there is no lock"
-    assert sleeping_lock(replace(MERGED, lock=Lock.SPINLOCK)) == SLEEPING_BUG != sleeping_lock(MERGED)
+    assert sleeping_lock(replace(MERGED, lock=Lock.SPINLOCK)) == log.SLEEPING_BUG.text != sleeping_lock(MERGED)
 
 
 @pytest.mark.parametrize("name", SERIES)

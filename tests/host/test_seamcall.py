@@ -16,7 +16,8 @@ from seamref.arch.msr import SEAMRR_MASK
 from seamref.errors import NotModelled
 from seamref.host import abi
 from seamref.host.abi import Args, Errno, Leaf
-from seamref.host.records import SEAMLDR_PREFIX, Call, Stub
+from seamref.host.log import SEAMLDR_PREFIX
+from seamref.host.records import Call, Stub
 from seamref.host.seamcall import PRERR, ZEROED, CpuDied, run_call, seamcall, seamcall_prerr, seamcall_prerr_ret
 from seamref.host.seamldr import seamldr_call
 

@@ -13,10 +13,10 @@ import lab
 
 from seamref.arch import lab as arch_lab
 from seamref.arch.vmcs import NONE
-from seamref.host import tasks
+from seamref.host import log, tasks
 from seamref.host.abi import SEAMLDR_PARAMS, Errno, Leaf
 from seamref.host.kernel import Host, kvm_load, kvm_lost_vmcs
-from seamref.host.seamldr import SLEEPING_BUG, seamldr_call, seamldr_get_info, seamldr_task
+from seamref.host.seamldr import seamldr_call, seamldr_get_info, seamldr_task
 from seamref.host.series import MERGED, SERIES, V1, V3, V4, V10, Lock, Vmcs
 from seamref.host.tasks import Stuck, interrupt, is_blocked, run, start, step
 
@@ -79,7 +79,7 @@ def test_LNX_seamldr_call_lock__a_sleeping_lock_is_a_bug_with_interrupts_off_on_
         host = lab.host(series=replace(MERGED, lock=lock), preempt_rt=rt)
         host.set_cpu(0, irqs_off=True)  # as in stop_machine
         run(host, 0, seamldr_task(INFO, 0x1000))
-        assert (SLEEPING_BUG in host.state.dmesg) == bug
+        assert (log.SLEEPING_BUG.text in host.state.dmesg) == bug
 
 
 def test_LNX_interrupt__a_caller_in_an_interrupt_handler_would_deadlock_without_irqsave() -> None:

@@ -13,6 +13,7 @@ import lab
 
 from seamref.arch import lab as arch_lab
 from seamref.errors import SeamrefError
+from seamref.host import log
 from seamref.host.abi import TDX_UPDATE_COMPAT_SENSITIVE, Errno, Leaf
 from seamref.host.kernel import Host
 from seamref.host.records import ModuleState, UpdateState
@@ -32,7 +33,6 @@ from seamref.host.series import (
 )
 from seamref.host.tasks import is_blocked, step
 from seamref.host.update import (
-    UPDATE_FAILED,
     Finish,
     Schedule,
     begin,
@@ -148,7 +148,7 @@ def test_UPDATE_ack__a_failure_in_each_state(name: str, state: UpdateState) -> N
     assert len(shared.rets) == 3 and sorted(r.name for _, r in shared.rets) == ["EIO", "OK", "OK"]
     assert host.state.module.initialized == (state is UpdateState.SHUTDOWN)
     assert any(f"failed: 0x{status:016x}" in line for line in host.state.dmesg)
-    warned = any(UPDATE_FAILED in line for line in host.state.dmesg)
+    warned = any(log.UPDATE_FAILED.text in line for line in host.state.dmesg)
     assert warned == (series.failure_message and state is not UpdateState.SHUTDOWN)
 
 
