@@ -164,7 +164,8 @@ def link_terms(app: Sphinx, doctree: nodes.document, page: str) -> None:
     if not left:
         return
     forbidden = (nodes.reference, nodes.title, nodes.literal_block, nodes.raw, nodes.math, nodes.term)
-    pattern = re.compile(r"(?<![\w-])(" + "|".join(map(re.escape, sorted(left, key=len, reverse=True))) + r")(?![\w-])")
+    names = "|".join(map(re.escape, sorted(left, key=len, reverse=True)))
+    pattern = re.compile(rf"(?<![\w/-])({names})(?![\w/-]|\.\w)")
     for text in list(doctree.findall(nodes.Text)):
         parents = []
         up = text.parent

@@ -63,7 +63,8 @@ PARTS = re.compile(
     r"|(?P<table><table\b)"
     r"|(?<![\w/.-])(?P<repository>canonical/tdx|(?:intel/)?tdx-module|tinfoil-go|tdx-tools),?\s+issues?\s+"
     r"(?P<issues>\d+(?:(?:,|\s+and)\s+\d+)*)(?![^<>]*>)"
-    r"|(?<![\w/@.+-])(?P<message>[\w.+-]{12,}@(?:[\w-]+\.)+(?:com|org|net))\b(?![^<>]*>)"
+    r"|(?<![\w/@.+-])(?P<message>[\w.+-]{12,}(?:@|&#64;)(?:[\w-]+\.)+(?:com|org|net))\b(?![^<>]*>)"
+    r"|intel/confidential-computing\.tdx\.tdx-module\s+tag\s+(?P<release>TDX_MODULE_[\d.]*\d)(?![^<>]*>)"
     r"|torvalds/linux\s+(?:commit\s+)?(?P<commit>[0-9a-f]{12,40})\b(?![^<>]*>)",
     re.DOTALL,
 )
@@ -82,6 +83,8 @@ SHOWN = re.compile(r'<div class="seam-src"><div class="seam-src-title">([\w/]+)\
 HEADING = re.compile(r"<h[1-6][^>]*>(.*?)<a\b|<h[1-6][^>]*>(.*?)</h[1-6]>", re.DOTALL)
 
 
+LONG = re.compile(r"(?<=[>\s(])[\w/.,=]{20,}(?=[<\s),;:])(?![^<>]*>)(?!</code>)")
+"""Names without a blank in the cells of a table, code excepted: they may break after a mark rather than widen it."""
 LEVELS = re.compile(r"<(/?)h([1-6])\b")
 
 
@@ -151,6 +154,7 @@ class Writer:
                 solution = "Show a solution" if "xercise" in heading else "Show the code"
                 said = found.group(2).replace("Show code cell content", solution)
                 said = said.replace("Show code cell source", "Show the code")
+                said = said.replace("Show code cell output", "Show the output")
                 text = f"<summary>{said}</summary>"
             out.append(text)
         return "".join([*out, body[at:]])
@@ -158,6 +162,7 @@ class Writer:
     # --- tables
 
     def _table(self, text: str) -> str:
+        text = LONG.sub(lambda m: re.sub(r"(?<=[A-Za-z0-9])([_/,.=])(?=[A-Za-z0-9])", r"\1<wbr>", m.group(0)), text)
         if self.page == PLACE + "msrs":
             text = self._msr_rows(text)
         rows = ROW.findall(text)
@@ -296,16 +301,20 @@ class Writer:
                 return text[:start] + re.sub(r"\d+", lambda n: source(f"{tracker}/{n.group(0)}", n.group(0)),
                                              text[start:])
             if found.group("message"):
-                return source(f"https://lore.kernel.org/all/{text}/", text)
+                return source(f"https://lore.kernel.org/all/{unescape(text)}/", text)
+            if found.group("release"):
+                tag = found.group("release")
+                return source(f"https://github.com/{TRACKERS['tdx-module']}/releases/tag/{tag}", text)
             if found.group("commit"):
                 return source(f"https://git.kernel.org/torvalds/c/{found.group('commit')}", text)
             if found.group("cell"):
                 target = data.targets.get(unescape(found.group("cell")))
                 cell = f"<code>{found.group('cell')}</code>"
                 return f"<td>{link(target, cell)}</td>" if target and target.kind == "clause" else text
-            if MESSAGE.fullmatch(found.group("name")):
-                return source(f"https://lore.kernel.org/all/{found.group('name')}/", text)
-            target = data.targets.get(unescape(found.group("name")))
+            name = unescape(found.group("name"))
+            if MESSAGE.fullmatch(name):
+                return source(f"https://lore.kernel.org/all/{name}/", text)
+            target = data.targets.get(name)
             own = self.page.startswith(PLACE + "clauses")
             if target is None or (target.page == self.page and (own or target.kind != "clause")):
                 return text
