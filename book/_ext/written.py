@@ -83,7 +83,8 @@ SHOWN = re.compile(r'<div class="seam-src"><div class="seam-src-title">([\w/]+)\
 HEADING = re.compile(r"<h[1-6][^>]*>(.*?)<a\b|<h[1-6][^>]*>(.*?)</h[1-6]>", re.DOTALL)
 
 
-LONG = re.compile(r"(?<=[>\s(])[\w/.,=]{20,}(?=[<\s),;:])(?![^<>]*>)(?!</code>)")
+LONG = re.compile(r"(<(code|a|caption)\b.*?</\2>)|(?<=[>\s(])[\w/.,=]{20,}(?=[<\s),;:])(?![^<>]*>)", re.DOTALL)
+MARK = re.compile(r"(?<=[A-Za-z0-9])([_/,.=])(?=[A-Za-z0-9])")
 """Names without a blank in the cells of a table, code excepted: they may break after a mark rather than widen it."""
 LEVELS = re.compile(r"<(/?)h([1-6])\b")
 
@@ -162,7 +163,7 @@ class Writer:
     # --- tables
 
     def _table(self, text: str) -> str:
-        text = LONG.sub(lambda m: re.sub(r"(?<=[A-Za-z0-9])([_/,.=])(?=[A-Za-z0-9])", r"\1<wbr>", m.group(0)), text)
+        text = LONG.sub(lambda m: m.group(1) or MARK.sub(r"\1<wbr>", m.group(0)), text)
         if self.page == PLACE + "msrs":
             text = self._msr_rows(text)
         rows = ROW.findall(text)
