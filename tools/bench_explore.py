@@ -4,8 +4,12 @@
 is installed) and 2 to 16 for the explorer:
 
     python tools/bench_explore.py [--cpus N ...] [--spin N ...] [--store]
+    python tools/bench_explore.py --verdicts 8 16 [--scenarios NAME ...] [--limit SECONDS]
 
-With ``--store`` Spin's counts go to the file that the book's plot reads; counts do not depend on the machine.
+With ``--store`` Spin's counts go to the file that the book's plot reads; counts do not depend on the machine.  With
+``--verdicts`` every scenario is explored with so many CPUs, each in a process of its own that may use ``--limit``
+seconds of CPU time: verdict, counts, CPU time and memory are kept in book/proofs/speed.jsonl, line by line as they come
+(a case that is there already is not run again; delete the file to begin anew).
 """
 
 from __future__ import annotations
@@ -25,6 +29,22 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = ROOT / "book" / "proofs" / "update.pml"
 STORED = ROOT / "book" / "proofs" / "spin.json"
+VERDICTS = ROOT / "book" / "proofs" / "speed.jsonl"
+
+CASE = """
+import json, resource, sys, time
+name, cpus = sys.argv[1], int(sys.argv[2])
+from seamref.explore.engine import explore
+from seamref.explore.scenarios import get_scenario
+get_scenario(name).make(cpus)
+began = time.process_time()
+found = explore(name, cpus)
+spent = time.process_time() - began
+memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+print(json.dumps({"scenario": name, "cpus": cpus, "verdict": found.verdict if found.broken or found.complete else "",
+                  "states": found.states, "transitions": found.transitions, "cpu_seconds": round(spent, 1),
+                  "MiB": memory}))
+"""
 
 
 class Spun(NamedTuple):
@@ -53,6 +73,29 @@ def spin(cpus: int, *, reduce: bool = False, defines: tuple[str, ...] = ()) -> S
     return Spun(states, errors, seconds)
 
 
+def verdicts(sizes: list[int], names: list[str], limit: int) -> None:
+    """Every scenario with so many CPUs, from boot to verdict, in at most ``limit`` s of CPU time behind the boot."""
+    import resource
+
+    known = [json.loads(line) for line in VERDICTS.read_text().splitlines()] if VERDICTS.exists() else []
+    done = {(row["scenario"], row["cpus"]) for row in known}
+    for cpus in sizes:
+        for name in names:
+            if (name, cpus) in done:
+                continue
+            ran = subprocess.run(
+                [sys.executable, "-c", CASE, name, str(cpus)], cwd=ROOT, capture_output=True, text=True, check=False,
+                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (limit + 20, limit + 20)))
+            if ran.returncode > 0:
+                print(f"{name}, {cpus} CPUs: {ran.stderr.strip().splitlines()[-1]}", flush=True)
+                continue
+            row = json.loads(ran.stdout) if ran.returncode == 0 else {
+                "scenario": name, "cpus": cpus, "verdict": "", "cpu_seconds": limit}
+            with VERDICTS.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            print(row, flush=True)
+
+
 def benchmarks() -> Iterator[object]:
     """For tools/bench.py: full verdicts, and states per second."""
     from bench import Bench
@@ -76,8 +119,16 @@ def main() -> int:
     parser.add_argument("--spin", type=int, nargs="*", default=[2, 3, 4, 5, 6])
     parser.add_argument("--plain", type=int, nargs="*", default=[2, 3], help="also without any reduction")
     parser.add_argument("--store", action="store_true", help="keep Spin's counts for the book")
+    parser.add_argument("--verdicts", type=int, nargs="*", help="explore every scenario with so many CPUs")
+    parser.add_argument("--scenarios", nargs="*", default=[], help="only these (for --verdicts)")
+    parser.add_argument("--limit", type=int, default=300, help="s of CPU time for one case of --verdicts")
     args = parser.parse_args()
     sys.path.insert(0, str(ROOT))
+    if args.verdicts:
+        from seamref.explore.scenarios import SCENARIOS
+
+        verdicts(args.verdicts, args.scenarios or list(SCENARIOS), args.limit)
+        return 0
     from seamref.explore.engine import explore
     from seamref.explore.scenarios import booted
 

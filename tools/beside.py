@@ -4,7 +4,9 @@ Absolute figures are the machine's; what carries over are the ratios.  The same 
 both sides, and the explorer's counts are printed, because a reduction is no speed.
 
     git worktree add /tmp/before COMMIT
-    python tools/beside.py /tmp/before [--turns N]
+    python tools/beside.py /tmp/before [--turns N] [--store]
+
+With ``--store`` the ratios go to book/proofs/beside.json.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+STORED = ROOT / "book" / "proofs" / "beside.json"
 
 PROBE = """
 import json, sys, time
@@ -60,6 +63,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("before", type=Path, help="another checkout")
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--store", action="store_true", help="keep the ratios")
     args = parser.parse_args()
     best: list[dict[str, tuple[float, str]]] = [{}, {}]
     for _ in range(args.turns):
@@ -69,11 +73,16 @@ def main() -> int:
                 if held is None or seconds < held[0]:
                     best[side][name] = seconds, counts
     print(f"{'CPU time':58} {'before':>10} {'now':>10} {'ratio':>6}")
+    rows = []
     for name, (before, counted) in best[0].items():
         if name in best[1]:
             now, counts = best[1][name]
             more = f"  {counted} -> {counts}" if counts != counted else f"  {counts}" if counts else ""
-            print(f"{name:58} {before * 1e6:8.0f}us {now * 1e6:8.0f}us {before / now:6.2f}{more}")
+            print(f"{name:58} {before * 1e6:8.0f}us {now * 1e6:8.0f}us {before / now:6.2f}{more}", flush=True)
+            rows.append({"what": name, "before_us": round(before * 1e6, 1), "now_us": round(now * 1e6, 1),
+                         "ratio": round(before / now, 2), "counts": [counted, counts]})
+    if args.store:
+        STORED.write_text(json.dumps({"turns": args.turns, "rows": rows}, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

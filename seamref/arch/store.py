@@ -91,14 +91,16 @@ class Store:
             if chunk is None:
                 return bytes(size)
             found = chunk.pages.get(page % CHUNK)
-            return bytes(size) if found is None else bytes(found.data[at : at + size])
-        out = bytearray()
+            if found is None:
+                return bytes(size)
+            return bytes(found.data) if size == PAGE else bytes(found.data[at : at + size])
+        parts = []
         while size:
             part = min(size, PAGE - address % PAGE)
-            out += self.read(address, part)
+            parts.append(self.read(address, part))
             address += part
             size -= part
-        return bytes(out)
+        return b"".join(parts)
 
     def read_owned(self, address: int, size: int, key: int) -> bytes | None:
         """The bytes, if they lie in one page all of whose lines were last written with KeyID ``key``; else ``None``."""
@@ -109,7 +111,9 @@ class Store:
         held = chunk.pages.get(page % CHUNK) if chunk is not None else None
         if held is None:
             return bytes(size) if key == 0 else None
-        return bytes(held.data[at : at + size]) if held.keys == key else None
+        if held.keys != key:
+            return None
+        return bytes(held.data) if size == PAGE else bytes(held.data[at : at + size])
 
     def keys(self, address: int, size: int) -> set[int]:
         """The KeyIDs with which the lines of a range were last written (0 where never)."""
@@ -132,15 +136,20 @@ class Store:
 
     # --- writing
 
-    def _page(self, page: int) -> _Page:
-        """The page, ready to be written by this store."""
-        number, index = divmod(page, CHUNK)
+    def _chunk(self, number: int) -> _Chunk:
+        """The chunk, ready to be written by this store."""
         chunk = self._chunks.get(number)
         if chunk is None:
             chunk = self._chunks[number] = _Chunk(self._token, {})
         elif chunk.owner is not self._token:
             chunk = self._chunks[number] = _Chunk(self._token, dict(chunk.pages))
         chunk.digest = chunk.note = chunk.parts = None
+        return chunk
+
+    def _page(self, page: int) -> _Page:
+        """The page, ready to be written by this store."""
+        number, index = divmod(page, CHUNK)
+        chunk = self._chunk(number)
         held = chunk.pages.get(index)
         if held is None:
             held = chunk.pages[index] = _Page(bytearray(PAGE), 0)
@@ -163,7 +172,12 @@ class Store:
         size = len(data)
         page, at = divmod(address, PAGE)
         if at + size <= PAGE:
-            if size:
+            if size == PAGE:  # nothing of it stays
+                number, index = divmod(page, CHUNK)
+                chunk = self._chunk(number)
+                chunk.pages[index] = _Page(bytearray(data), key)
+                chunk.owned.add(index)
+            elif size:
                 held = self._page(page)
                 held.data[at : at + size] = data
                 if held.keys != key:
