@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from seamref.explore import races
 from seamref.explore.access import EVERYTHING, NOTHING, touch
 from seamref.explore.audit import audit
 from seamref.explore.engine import Result, explore
 from seamref.explore.faults import FAULTS
+from seamref.explore.observe import RESERVED, Recorder, Seen
+from seamref.explore.races import Chain, Event, Race, Waits
 from seamref.explore.scenarios import SCENARIOS, get_scenario
 from seamref.explore.seeding import Change, Handler, Replaced, seeded
 from seamref.explore.world import World
@@ -188,3 +191,60 @@ def test_growth__the_reduced_update_grows_by_the_same_number_of_states_per_CPU()
     states = [explore("update", n).states for n in (2, 3, 4, 5)]
     steps = [b - a for a, b in pairwise(states)]
     assert max(steps) - min(steps) <= 20, (states, "linear, give or take the lead's place among the others")
+
+
+# --- places: what belongs to a CPU has a block of its own
+
+
+def recorder(opened: tuple[int, ...] = ()) -> Recorder:
+    """Three CPUs with two pages each: 10 and 11, 20 and 21, 30 and 31."""
+    made = Recorder()
+    made.begin((5, 6, 7), {10 * (cpu + 1) + slot: (cpu, slot) for cpu in range(3) for slot in range(2)}, opened)
+    return made
+
+
+@pytest.mark.parametrize("opened", [(), (1,)])
+def test_places__an_exchange_of_CPUs_moves_what_belongs_to_them(opened: tuple[int, ...]) -> None:
+    saw = recorder(opened)
+    order = (1, 2, 0)
+    shared = saw.places(0x5000, 8)[0]
+    assert saw.permute(shared, order) == shared
+    for cpu, other in enumerate(order):
+        for slot, offset, size in ((0, 8, 8), (1, 64, 2), (1, 0, 2048)):
+            ours, theirs = (saw.places((10 * (n + 1) + slot << 12) + offset, size) for n in (cpu, other))
+            assert [saw.permute(places, order) for places in ours] == list(theirs)
+        ids = 5 + cpu, 5 + other
+        assert saw.permute(sum(saw.cpu[ids[0]]), order) == sum(saw.cpu[ids[1]])
+
+
+def test_places__words_of_an_own_page_are_told_apart_once_others_touched_it() -> None:
+    closed, opened = recorder(), recorder((1,))
+    for slot, apart in ((0, False), (1, True)):
+        at = 20 + slot << 12
+        for saw, differ in ((closed, False), (opened, apart)):
+            one, other = (Seen(0, saw.places(at + offset, 2)[1]) for offset in (0, 16))
+            assert one.conflicts(other) is not differ
+    touched = closed.places(21 << 12, 2)[0]
+    assert closed.foreign(1, touched) == frozenset(), "its own CPU may"
+    assert closed.foreign(0, touched) == closed.foreign(-1, touched) == {1}
+    assert opened.foreign(0, opened.places(21 << 12, 2)[0]) == frozenset()
+
+
+def test_places__more_words_than_are_reserved_are_one_place() -> None:
+    saw = recorder((0,))
+    words = [saw.places((10 << 12) + 2 * word, 2)[1] for word in range(2 * RESERVED)]
+    assert len(set(words)) == RESERVED + 1
+    assert "memory in the page at 0xA000" in saw.words_of(words[-1]) and "0xA002" in saw.words_of(words[1])
+
+
+def test_chains__who_learns_of_a_step_learns_of_those_before_it() -> None:
+    """Of three steps somebody touches the second one's place: of the third he knows nothing."""
+    steps = [Event(f"step {n}", 0, Seen(0, 1 << n), ()) for n in range(3)]
+    chain = Chain(tuple(steps), 0b111, 1, Seen(), (), Seen(0, 0b111))
+    world = get_scenario("info-callers").make(3)
+    told: list[Race] = []
+    before, after = races._learn(chain, Event("reader", 2, Seen(0b010), ()), 0, world, Waits(world), 2, 0b111,
+                                 told.append)
+    assert [event.site for event in before.events] == ["step 0", "step 1"] and before.learnt == 0b101
+    assert [event.site for event in after.events] == ["step 2"] and after.learnt == 0b001
+    assert before.since == Seen(0b010, 0b100) and [race.site for race in told] == ["step 1"]
