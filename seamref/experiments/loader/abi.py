@@ -34,7 +34,7 @@ def _watched(made: Platform, title: str, lp: int, leaf: Leaf | int, rcx: int, si
     before = made.bytes_at(Agent.HOST, start, _BUFFER)
     called = call_leaf(made, lp, leaf, rcx)
     after = made.bytes_at(Agent.HOST, start, _BUFFER)
-    spots = [i for i, (a, b) in enumerate(zip(before, after, strict=True)) if a != b]
+    spots = [] if before == after else [i for i, (a, b) in enumerate(zip(before, after, strict=True)) if a != b]
     inside = not spots or (size and rcx <= start + spots[0] and start + spots[-1] < rcx + size)
     written = "none" if not spots else f"{size} bytes at RCX" if inside else f"0x{start + spots[0]:X} and more"
     return LeafCall(title, called, written)
