@@ -24,10 +24,13 @@ OWN = ROOT / "book" / "_ext" / "lab"
 LAB = ROOT / "_build" / "lab"
 NAME = "seambook"
 CITE = re.compile(r"\{cite\}`([^`]+)`")
+TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
 LABEL = re.compile(r"^\(([\w.-]+)\)=\s*$", re.MULTILINE)
+# Markdown is read, no other host is asked, and a label is there before one scrolls to it.
 SETTINGS = {
     "@jupyterlab/docmanager-extension:plugin": {"defaultViewers": {"markdown": "Markdown Preview"}},
-    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},  # a label is there before one scrolls to it
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
+    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
 }
 
 
@@ -72,16 +75,19 @@ def facts() -> dict[str, Any]:
     known = seambook.known()
     place = {name: path.relative_to(ROOT / "book").as_posix() for name, path in pages().items()}
     cites: dict[str, str] = {}
-    labels: dict[str, str] = {}
+    labels = {Path(path).stem: path for path in place.values()}  # a page by its name, where no label has that name
+    titles: dict[str, str] = {}
     for name, path in pages().items():
         for text in markdown(path):
             cites |= {said: citation(said) for said in CITE.findall(text)}
             labels |= dict.fromkeys(LABEL.findall(text), place[name])
+            if (found := TITLE.search(text)):
+                titles.setdefault(place[name], found.group(1))
     anchors = {target.anchor: [place[target.page], target.anchor]
                for target in known.targets.values() if target.page in place}
     anchors |= {old: anchors[known.targets[id].anchor] for old, id in known.old.items()
                 if id in known.targets and known.targets[id].anchor in anchors}
-    return {"cites": cites, "labels": labels, "pages": place, "anchors": anchors}
+    return {"cites": cites, "labels": labels, "titles": titles, "pages": place, "anchors": anchors}
 
 
 def prepare(folder: Path = LAB) -> Path:

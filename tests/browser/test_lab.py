@@ -47,6 +47,8 @@ def extension(browser: Any, prepared: Path) -> Iterator[Any]:
     ("```python\n(x)=\n{cite}`343754`\n```", "```python\n(x)=\n{cite}`343754`\n```"),
     ("{cite}`nosuch 1`", "[nosuch 1]"),
     ("a [b](nosuchlabel) c", "a [b](nosuchlabel) c"),
+    ("See [that](q-4), [](glossary).",
+     "See [that](/seambook/processor/seamcall.html#q-4), [Glossary](/seambook/appendices/glossary.html)."),
     ("```{note}\nSay **it**.\n```", "\n> **Note**\n>\n> Say **it**.\n"),
     (":::{admonition} A title\n:class: tip\nWords.\n:::", "\n> **A title**\n>\n> Words.\n"),
     ("```{literalinclude} update.pml\n:language: c\n```", "\n[update.pml](update.pml)\n"),
@@ -130,9 +132,13 @@ def test_a_chapter_in_JupyterLab_shows_no_raw_MyST_and_its_links_open_chapters(o
     text = page.locator(".jp-NotebookPanel:visible").inner_text()
     assert "{cite}" not in text and not re.search(r"^\([\w-]+\)=", text, re.MULTILINE)
     page.locator('.jp-OutputArea a[href*="clause-seamcall-cpl"]').first.click()
-    page.locator('.jp-NotebookPanel:visible [id="SEAMCALL.cpl"]').wait_for()
-    page = opened("processor/seamcall.ipynb")
-    page.locator('.jp-RenderedMarkdown a:has-text("When documents disagree")').first.click()
+    arrived = page.locator('.jp-NotebookPanel:visible :is([id="SEAMCALL.cpl"], [data-jupyter-id="SEAMCALL.cpl"])')
+    arrived.wait_for()
+    page.wait_for_function("e => document.activeElement === e", arg=arrived.element_handle())
+    page = opened("processor/events.ipynb")
+    page.locator('.jp-RenderedMarkdown a[href*="#q-4"]').first.click()
+    page.locator(".jp-NotebookPanel:visible h1", has_text="SEAMCALL as a decision procedure").wait_for()
+    page.locator('.jp-RenderedMarkdown a:visible:has-text("When documents disagree")').first.click()
     page.locator(".jp-NotebookPanel:visible h1", has_text="When documents disagree").wait_for()
 
 
@@ -142,7 +148,6 @@ def test_an_explorer_in_JupyterLab_turns_and_says_when_it_fails(opened: Any) -> 
     source = ("from seamref.show import explorer, paragraph\n"
               "explorer(lambda n, up: paragraph(f'{n} squared is {n * n}' if up else 1 / 0),\n"
               "         n={'three': 3, 'four': 4}, up=True, key='own')")
-    page.evaluate("text => navigator.clipboard?.writeText(text).catch(() => {})", source)
     cell = page.locator(".jp-NotebookPanel:visible .jp-CodeCell").first
     cell.locator(".cm-content").click()
     page.keyboard.press("Control+a")

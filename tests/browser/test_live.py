@@ -224,6 +224,8 @@ def test_where_a_server_does_not_isolate_pages_stop_starts_python_anew_and_says_
         browser: Any, address: str, site: str) -> None:
     visit = Live(browser, address, SEAMCALL)
     try:
+        visit.page.get_by_role("button", name="Make this page live").hover()
+        visit.wait("seambook.live.state === 'starting'")  # who rests on it will press it
         visit.go()
         assert not visit.page.evaluate("window.crossOriginIsolated")
         visit.write(1, "lost = 1\nwhile True:\n    pass")

@@ -167,6 +167,9 @@ const said = el("span", { role: "status", class: "seam-live-said" });
 const button = (text, label, onclick, more = {}) =>
   el("button", { type: "button", class: "seam-button", "aria-label": label, onclick, ...more }, text);
 const begins = button("Make this page live", undefined, goLive);
+let near;  // whoever rests on it will press it: Python is on its way by then
+begins.onpointerenter = () => { near = setTimeout(() => live.start().catch(() => {}), 150); };
+begins.onpointerleave = () => clearTimeout(near);
 front.append(el("p", {}, begins, " ", said));
 said.textContent = "Then its cells can be run and changed, in this browser alone.";
 

@@ -5,7 +5,7 @@
 // the facts in: what each citation says and where it leads, where each label and each clause stands.
 (() => {
 "use strict";
-const facts = /* facts */ { cites: {}, labels: {}, pages: {}, anchors: {} };
+const facts = /* facts */ { cites: {}, labels: {}, titles: {}, pages: {}, anchors: {} };
 
 const escaped = text => text.replace(/[&<>"]/g, one => `&#${one.charCodeAt(0)};`);
 
@@ -16,17 +16,27 @@ const OPTION = /^:[\w-]+:.*$/;
 
 function inline(text) {
   // Code stays as it is, but for the roles that stand before it.
-  return text.replace(/\{([\w:.-]+)\}`([^`]*)`|(`+)(?:(?!\3)[^])*\3|\]\(([\w-]+)\)/g, (whole, role, said, code, label) => {
+  const parts = /\{([\w:.-]+)\}`([^`]*)`|(`+)(?:(?!\3)[^])*\3|(\[?)\]\(([\w-]+)\)/g;
+  return text.replace(parts, (whole, role, said, code, empty, label) => {
     if (role === "cite") return facts.cites[said] ?? escaped(`[${said}]`);
     if (role) return role === "ref" || role === "numref" || role === "doc" ? linked(said) : `*${said}*`;
-    if (label && facts.labels[label]) return `](/${facts.labels[label]}#${label})`;
+    const path = facts.labels[label];
+    if (path) return `${empty ? `[${facts.titles[path]}` : ""}](${address(label)})`;
     return whole;
   });
 }
 
 function linked(said) {
   const [, words, target] = /^(.*?)\s*<(.*)>$/.exec(said) ?? [null, said, said];
-  return `[${words}](/${facts.labels[target] ?? target}${facts.labels[target] ? `#${target}` : ""})`;
+  return `[${words}](${address(target)})`;
+}
+
+// Where a label stands, or a page by its name: an address that only the listener below understands.
+function address(label) {
+  const path = facts.labels[label];
+  if (!path) return label;
+  const page = path.replace(/\.\w+$/, "");
+  return `/seambook/${page}.html${page.endsWith(`/${label}`) || page === label ? "" : `#${label}`}`;
 }
 
 const rows = (lines, drawn) => lines.filter(line => line.trim()).map(line => {
@@ -37,7 +47,7 @@ const rows = (lines, drawn) => lines.filter(line => line.trim()).map(line => {
 const directives = {
   glossary: (_, lines) => lines.map(line => !line.trim() ? "" : /^\s/.test(line) ? `${inline(line.trim())}\n`
     : `**${line}**  `),
-  reading: (_, lines) => rows(lines, page => `[${page}](/${facts.pages[`book/${page}`] ?? page})`),
+  reading: (_, lines) => rows(lines, page => `[${page}](/seambook/${page}.html)`),
   "source-files": (_, lines) => rows(lines, name => `\`${name}\``),
   literalinclude: title => [`[${title}](${title})`],
 };
@@ -93,23 +103,25 @@ function place(href, from) {
   return path ? { path, id: anchor } : null;
 }
 
-// JupyterLab makes a link to a file of it: BASE/files/PATH?...#ANCHOR.
+// JupyterLab makes a link to a file of it, BASE/files/PATH?...#ANCHOR.
 function written(link) {
   const href = link.getAttribute("href");
-  if (href.startsWith("#")) return href;
+  const own = /\/seambook\/([^?#]*)/.exec(href);
+  if (own) return `/book/${own[1]}${link.hash}`;
+  if (!/^([a-z][a-z\d+.-]*:|\/)/i.test(href)) return href;  // in a widget it stands as it was written
   const url = new URL(link.href);
   const at = url.origin === location.origin ? url.pathname.indexOf("/files/") : -1;
   return at < 0 ? "" : `/book/${url.pathname.slice(at + 7)}${url.hash}`;
 }
 
-// An anchor of the rendered book: an id, or a heading by its words.
+// An anchor of the rendered book: an id (which JupyterLab keeps aside, where it trusts no HTML), or a heading by its words.
 function anchored(id, node) {
   const slug = text => text.toLowerCase().replace(/[^\w\s-]/g, "").trim().replace(/\s+/g, "-");
-  return node?.querySelector(`[id="${CSS.escape(id)}"]`)
+  return node?.querySelector(`[id="${CSS.escape(id)}"], [data-jupyter-id="${CSS.escape(id)}"]`)
     ?? [...node?.querySelectorAll(":is(h1, h2, h3, h4)") ?? []].find(one => slug(one.textContent.replace("¶", "")) === id);
 }
 
-function arrive(id, node, tries = 50) {
+function arrive(id, node, tries = 300) {
   const found = anchored(id, node);
   if (found) {
     for (let up = found.parentElement; up && up !== node; up = up.parentElement) if (up.tagName === "DETAILS") up.open = true;
