@@ -1,6 +1,7 @@
 """Recordings of the real code, replayed here: four formats, one frame.
 
-``frame``     what a set of vectors is (:class:`~seamref.conformance.frame.VectorSet`), and the run over many files
+``vectorset`` what a set of vectors is (:class:`~seamref.conformance.vectorset.VectorSet`)
+``frame``     the run over many files
 ``reading``   files and strict readers: every value is of the format, or an error names its path
 ``registry``  which module replays which format, and how a document of it is known
 

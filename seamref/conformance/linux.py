@@ -16,9 +16,9 @@ from typing import Any
 
 from seamref.arch import lab
 from seamref.arch.platform import Platform, Topology
-from seamref.conformance.frame import Case, Difference, VectorSet
 from seamref.conformance.linux_format import FORMAT, INFO_SIZE, KINDS, POINTER, SIX, VERSION
 from seamref.conformance.reading import integer, mapping, one_of, text
+from seamref.conformance.vectorset import Case, Difference, VectorSet
 from seamref.host import fw_upload
 from seamref.host.abi import (
     ARGS,

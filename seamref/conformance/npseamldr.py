@@ -23,7 +23,6 @@ from seamref.arch.smx import enter_at
 from seamref.arch.structures import P_SYS_INFO_TABLE
 from seamref.arch.trace import Event, MsrWritten
 from seamref.arch.vmcs import BY_NAME, get
-from seamref.conformance.frame import Case, Difference, VectorSet
 from seamref.conformance.npseamldr_format import (
     AFTER_MSRS,
     MSRS,
@@ -35,6 +34,7 @@ from seamref.conformance.npseamldr_format import (
 )
 from seamref.conformance.pseamldr_format import number
 from seamref.conformance.reading import text
+from seamref.conformance.vectorset import Case, Difference, VectorSet
 from seamref.firmware import np_seamldr
 from seamref.firmware.acm import P_SEAMLDR_CONSTS
 from seamref.pseamldr.api import PAGE

@@ -27,7 +27,6 @@ from seamref.arch.structures import P_SYS_INFO_TABLE, SYS_INFO_TABLE
 from seamref.arch.trace import Computed, Event
 from seamref.arch.vmcs import get, put
 from seamref.arch.vmx import current
-from seamref.conformance.frame import Case, Difference, VectorSet
 from seamref.conformance.pseamldr_format import (
     SYS_INFO,
     VMCS_PER_LP,
@@ -39,6 +38,7 @@ from seamref.conformance.pseamldr_format import (
 )
 from seamref.conformance.reading import text
 from seamref.conformance.recipes import shake
+from seamref.conformance.vectorset import Case, Difference, VectorSet
 from seamref.errors import SeamrefError
 from seamref.pseamldr.api import COMPONENT, PAGE, SEAMLDR_INFO, Leaf
 from seamref.pseamldr.build import Build

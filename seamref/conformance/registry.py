@@ -1,7 +1,7 @@
 """Which module replays which format, and how a document of it is known.
 
 A row names a module of this package.  The module holds one object ``VECTORS``, a
-:class:`~seamref.conformance.frame.VectorSet`; it is imported when a document of its format is met, not before.
+:class:`~seamref.conformance.vectorset.VectorSet`; it is imported when a document of its format is met, not before.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from seamref.conformance.reading import FormatError, shown
 
 if TYPE_CHECKING:
-    from seamref.conformance.frame import VectorSet
+    from seamref.conformance.vectorset import VectorSet
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,6 @@ from seamref.arch.platform import Platform, PlatformConfig, SeamdbEntry, Topolog
 from seamref.arch.seam import seamcall
 from seamref.arch.software import Running, SeamRun, StepOutcome, call, run
 from seamref.arch.software import step as one_step
-from seamref.conformance.frame import Case, Difference, VectorSet
 from seamref.conformance.reading import (
     FormatError,
     any_mapping,
@@ -31,6 +30,7 @@ from seamref.conformance.reading import (
     one_of,
     text,
 )
+from seamref.conformance.vectorset import Case, Difference, VectorSet
 from seamref.tdxmodule import program  # makes the module's images runnable
 from seamref.tdxmodule.core import View
 from seamref.tdxmodule.look import Look

@@ -17,7 +17,8 @@ from conformance.by_hand import DOCUMENT
 
 import seamref
 from seamref.__main__ import main
-from seamref.conformance.frame import Difference, Report, replay_document
+from seamref.conformance.frame import Report, replay_document
+from seamref.conformance.vectorset import Difference
 
 
 def replay(document: dict[str, Any]) -> Report:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from seamref.conformance.frame import Case, VectorSet, cases_of, replay_case
+from seamref.conformance.frame import cases_of, replay_case
 from seamref.conformance.reading import read_document
 from seamref.conformance.registry import FORMATS, Format, recognise
+from seamref.conformance.vectorset import Case, VectorSet
 
 VECTORS = Path(__file__).resolve().parent / "vectors"
 SLICE = 60

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from seamref.conformance.frame import Case, cases_of, replay_case
+from seamref.conformance.frame import cases_of, replay_case
 from seamref.conformance.reading import FormatError, read_document
 from seamref.conformance.tdxmodule import VECTORS
+from seamref.conformance.vectorset import Case
 
 SAMPLE = Path(__file__).resolve().parents[1] / "conformance/vectors/tdxmodule/sample.json.gz"
 SLICE = 64

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from seamref.conformance.frame import Case, cases_of
+from seamref.conformance.frame import cases_of
 from seamref.conformance.reading import read_document, vector_files
 from seamref.conformance.registry import recognise
+from seamref.conformance.vectorset import Case
 
 
 class RecordedCase(NamedTuple):
