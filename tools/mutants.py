@@ -66,7 +66,8 @@ ROOMS = {
                    ("tests/pseamldr", f"{RECORDED}::[pseamldr-"), (
         "tests/pseamldr/test_rows.py", "tests/pseamldr/test_leaves.py")),
     "firmware": Room(("seamref/firmware/np_seamldr",), ("tests/firmware", f"{RECORDED}::[npseamldr-"), (
-        "tests/firmware/test_np_seamldr.py", "tests/firmware/test_np_measured.py")),
+        "tests/firmware/test_np_edges.py", "tests/firmware/test_np_seamldr.py",
+        "tests/firmware/test_np_measured.py")),
     "host": Room(("seamref/host/image.py",), (
         "tests/host/test_image.py", "tests/host/test_inspection.py", "tests/host/test_verify.py",
         "tests/host/test_commands.py", f"{RECORDED}::[linux-"), ("tests/host/test_image.py",)),
