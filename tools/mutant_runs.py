@@ -34,6 +34,8 @@ from mutants import Mutant, difference, mutate
 SPARE, TIMES = 2.0, 4
 """A test may use so many times its own processor time, and these seconds."""
 MEMORY = 3 << 30
+COLD = 8.0
+"""Seconds of a file's tests after which caches are not emptied any more."""
 LONG = 5.0
 """A test file of so many seconds is left for last."""
 PATIENCE = 60.0
@@ -222,7 +224,10 @@ class Server:
         return True
 
     def profile(self, file: str) -> Any:
-        """Which of a file's tests execute which lines, each on its own: no fixture or cache is shared with another."""
+        """Which of a file's tests execute which lines, each on its own: no fixture or cache is shared with another.
+
+        Where that would take too long, what was prepared for one test stays for those that follow.
+        """
         import coverage
         from _pytest.runner import runtestprotocol
 
@@ -233,7 +238,7 @@ class Server:
         for name, item in self.items.items():
             if file_of(name) != file:
                 continue
-            for cache in self.caches:
+            for cache in self.caches if sum(took.values()) < COLD else ():
                 cache.cache_clear()
             measure.switch_context(name)
             start = used()

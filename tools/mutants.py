@@ -72,7 +72,7 @@ ROOMS = {
         "tests/host/test_image.py", "tests/host/test_inspection.py", "tests/host/test_verify.py",
         "tests/host/test_commands.py", f"{RECORDED}::[linux-"), ("tests/host/test_image.py",)),
     "module": Room(("seamref/tdxmodule/system",), ("tests/tdxmodule",), (
-        "tests/tdxmodule/test_edges.py", "tests/tdxmodule/test_rows.py", "tests/tdxmodule/test_parts.py")),
+        "tests/tdxmodule/test_edges.py", "tests/tdxmodule/test_rows.py")),
 }
 
 NEAR = {

@@ -358,6 +358,7 @@ KERNEL_EDGES: list[tuple[str, Change, str | None]] = [
     ("v3 v4 v5 v6 v7", summed(v1(offset_of_module=5 * PAGE + 1)), "IMAGE1.sigstruct_pages"),
     ("v3 v4 v7", sized(len(GOOD[V1]) + 16, offset_of_module=0x2010), "IMAGE1.alignment"),
     ("v3 v4 v7", sized(len(GOOD[V1]) + 16), "IMAGE1.alignment"),
+    ("v5 v6 v7", both(cut(100), v1(offset_of_module=0)), "IMAGE1.header"), ("v8", cut(100), "IMAGE8.header"),
     ("v8", cut(PAGE), "IMAGE8.header"), ("v8", cut(PAGE + 1), "IMAGE8.offset"),
     *(("v8", v1(signature=value), "IMAGE8.signature") for value in (b"TDX-BLOA", b"TDX-BLOC")),
     ("v8", v1(offset_of_module=PAGE), "IMAGE8.offset"), ("v8", v1(offset_of_module=PAGE + 1), "IMAGE8.alignment"),
