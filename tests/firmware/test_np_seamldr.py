@@ -324,6 +324,13 @@ def test_NP_SEAMLDR_map_keyholes__the_entry_above_the_keyhole_table_is_XD_the_ot
     assert entries == [0x27, 0x27, 0x27 | 1 << 63]
 
 
+def test_NP_SEAMLDR_paging__64_bit_code_by_the_module_s_own_selector() -> None:
+    platform = entered()
+    step_to(platform, "64-bit prologue")
+    lp = platform.lp(0)
+    assert (lp.cs_selector, lp.cs_l, lp.is_64bit()) == (0x18, True, True)
+
+
 def test_NP_SEAMLDR_map_keyholes__all_512_leaves_are_written_as_0() -> None:
     platform = entered()
     step_to(platform, "map keyholes")
