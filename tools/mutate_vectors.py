@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
 import random
 import re
 import sys
@@ -104,10 +105,23 @@ def other(value: Any, draw: random.Random) -> Any:
     return draw.choice(ODD)
 
 
+_parts: dict[tuple[int, int], tuple[dict[str, Any], bytes, list[tuple[Any, ...]]]] = {}
+"""One-case documents that were cut out before, packed, and the paths in them; by document (which is held) and index."""
+
+
+def part(document: dict[str, Any], key: str, index: int) -> tuple[dict[str, Any], list[tuple[Any, ...]]]:
+    """A document with one case, of one's own, and the path of every value in it."""
+    known = _parts.get((id(document), index))
+    if known is None:
+        small = one_case(document, key, index)
+        known = _parts[id(document), index] = document, pickle.dumps(small), list(places(small))
+    return pickle.loads(known[1]), known[2]
+
+
 def mutant(document: dict[str, Any], key: str, draw: random.Random) -> Mutant:
     """One changed copy of a case that ``draw`` picks."""
-    small = one_case(document, key, draw.randrange(len(document[key])))
-    path = draw.choice(list(places(small)))
+    small, paths = part(document, key, draw.randrange(len(document[key])))
+    path = draw.choice(paths)
     place: Any = small
     for name in path[:-1]:
         place = place[name]

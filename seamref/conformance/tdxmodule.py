@@ -7,6 +7,7 @@ module's global state, and whatever the case reads of host memory, handoff data,
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from seamref import bootchain, mint
@@ -174,8 +175,13 @@ def check_step(step: Any, path: str, lps: int, packages: int, *, in_prefix: bool
 # --- a platform for a case
 
 
+KEPT_MACHINES = 64
+_MADE: dict[tuple[str, str, int, int, str | None], Machine] = {}
+"""Machines behind a prefix, by what made them: the same for every document that says the same."""
+
+
 class Recorded:
-    """What the cases of a document share: the platform's figures, prefixes, and platforms made once."""
+    """What the cases of a document share: the platform's figures, and prefixes."""
 
     def __init__(self, document: dict[str, Any]) -> None:
         given = mapping(document["platform"], "platform", PLATFORM_KEYS)
@@ -195,7 +201,7 @@ class Recorded:
                 check_step(step, at, MAX_LPS, 8, in_prefix=True)
             self.prefixes[name] = steps
         self._fits: set[tuple[str, int, int]] = set()
-        self._made: dict[tuple[str, int, int, str | None], Machine] = {}
+        self._ground = json.dumps(given, sort_keys=True)
 
     def check_prefix(self, name: str, lps: int, packages: int) -> None:
         """A prefix on a platform of this size: a processor that is none of it is named by its path."""
@@ -209,7 +215,9 @@ class Recorded:
         """A machine behind the case's prefix: a copy of one made once."""
         version, prefix = case["module"], case["prefix"]
         sockets, lps = integer(case["sockets"], ""), integer(case["lps_per_socket"], "")
-        found = self._made.get((version, sockets, lps, prefix))
+        steps = None if prefix is None else json.dumps(self.prefixes[prefix])
+        key = (self._ground, version, sockets, lps, steps)
+        found = _MADE.get(key)
         if found is None:
             if prefix is None:
                 found = Machine(self._boot(version, sockets, lps))
@@ -220,7 +228,9 @@ class Recorded:
                         rax = found.act(step)
                         if rax:
                             raise _Prefix(prefix, index, rax)
-            self._made[version, sockets, lps, prefix] = found
+            if len(_MADE) >= KEPT_MACHINES:
+                _MADE.clear()
+            _MADE[key] = found
         return Machine(found.platform.fork())
 
     def _boot(self, version: str, sockets: int, lps: int) -> Platform:

@@ -81,12 +81,16 @@ class Gap:
 
 _R_OUT: dict[str, Any] = {"outputs": ("r8",), "ones": ("rdx",)}
 _PLAIN: dict[str, Any] = {"outputs": ()}
+_RDX: dict[str, Any] = {"outputs": ("rdx",)}
+_R8: dict[str, Any] = {"outputs": ("rcx", "rdx", "r8")}
+_RDMD: dict[str, Any] = {"outputs": ("rcx", "rdx", "r8", "r9", "r10", "r11")}
 UNMODELLED: dict[int, Gap] = {
     5: Gap("TDH.MEM.PAGE.RELOCATE", "rdx"), 6: Gap("TDH.MEM.PAGE.AUG", "rdx"), 7: Gap("TDH.MEM.RANGE.BLOCK", "rdx"),
-    11: Gap("TDH.MNG.RD", "rcx", late=True, **_R_OUT), 12: Gap("TDH.MEM.RD", "rdx"), 13: Gap("TDH.MNG.WR", "rcx"),
-    14: Gap("TDH.MEM.WR", "rdx"), 15: Gap("TDH.MEM.PAGE.DEMOTE", "rdx"),
+    11: Gap("TDH.MNG.RD", "rcx", late=True, **_R_OUT), 12: Gap("TDH.MEM.RD", "rdx", **_R8),
+    13: Gap("TDH.MNG.WR", "rcx", outputs=("r8",)),
+    14: Gap("TDH.MEM.WR", "rdx", **_R8), 15: Gap("TDH.MEM.PAGE.DEMOTE", "rdx"),
     23: Gap("TDH.MEM.PAGE.PROMOTE", "rdx", late=True, levels=range(1, 4)),
-    24: Gap("TDH.PHYMEM.PAGE.RDMD", "rcx", None),
+    24: Gap("TDH.PHYMEM.PAGE.RDMD", "rcx", None, **_RDMD),
     25: Gap("TDH.MEM.SEPT.RD", "rdx"),
     26: Gap("TDH.VP.RD", "rcx", PageType.TDVPR, late=True, **_R_OUT),
     29: Gap("TDH.MEM.PAGE.REMOVE", "rdx"),
@@ -97,12 +101,12 @@ UNMODELLED: dict[int, Gap] = {
     64: Gap("TDH.EXPORT.ABORT", "rcx", **_PLAIN), 65: Gap("TDH.EXPORT.BLOCKW", "rdx", **_PLAIN),
     66: Gap("TDH.EXPORT.RESTORE", "rdx", **_PLAIN), 68: Gap("TDH.EXPORT.MEM", "rdx", **_PLAIN),
     70: Gap("TDH.EXPORT.PAUSE", "rcx", **_PLAIN), 71: Gap("TDH.EXPORT.TRACK", "rcx", **_PLAIN),
-    72: Gap("TDH.EXPORT.STATE.IMMUTABLE", "rcx", **_PLAIN), 73: Gap("TDH.EXPORT.STATE.TD", "rcx", **_PLAIN),
-    74: Gap("TDH.EXPORT.STATE.VP", "rcx", None, **_PLAIN), 75: Gap("TDH.EXPORT.UNBLOCKW", "rdx", **_PLAIN),
+    72: Gap("TDH.EXPORT.STATE.IMMUTABLE", "rcx", **_RDX), 73: Gap("TDH.EXPORT.STATE.TD", "rcx", **_RDX),
+    74: Gap("TDH.EXPORT.STATE.VP", "rcx", None, **_RDX), 75: Gap("TDH.EXPORT.UNBLOCKW", "rdx"),
     80: Gap("TDH.IMPORT.ABORT", "rcx", **_PLAIN), 81: Gap("TDH.IMPORT.END", "rcx", **_PLAIN),
     82: Gap("TDH.IMPORT.COMMIT", "rcx", **_PLAIN), 83: Gap("TDH.IMPORT.MEM", "rdx", **_PLAIN),
-    84: Gap("TDH.IMPORT.TRACK", "rcx", **_PLAIN), 85: Gap("TDH.IMPORT.STATE.IMMUTABLE", "rcx", **_PLAIN),
-    86: Gap("TDH.IMPORT.STATE.TD", "rcx", **_PLAIN), 87: Gap("TDH.IMPORT.STATE.VP", "rcx", None, **_PLAIN),
+    84: Gap("TDH.IMPORT.TRACK", "rcx", **_PLAIN), 85: Gap("TDH.IMPORT.STATE.IMMUTABLE", "rcx"),
+    86: Gap("TDH.IMPORT.STATE.TD", "rcx"), 87: Gap("TDH.IMPORT.STATE.VP", "rcx", None),
     96: Gap("TDH.MIG.STREAM.CREATE", "rdx", **_PLAIN),
 }
 """Leaves of the published interface that this book does not cover: asking for one names the gap."""

@@ -60,3 +60,22 @@ def test_DISPATCH__SERVTD_BIND_asks_first_whether_both_operands_name_one_TD() ->
         went = p.fork()
         assert isinstance(call(went, 0, **dict.fromkeys(("rcx", "r8", "r9", "r10"), 0), rdx=rdx, rax=leaf), Left)
         assert went.lp(0).rax == status
+
+
+GARBAGE = {"rcx": 0x11, "rdx": 0x12, "r8": 0x13, "r9": 0x14, "r10": 0x15, "r11": 0x16}
+ZEROED = {
+    "rcx rdx": (5, 6, 7, 15, 25, 29, 39, 75, 85, 86, 87), "rcx rdx r8": (12, 14), "r8": (11, 13, 26),
+    "rcx rdx r8 r9 r10 r11": (24,), "rcx r10 r11": (48,), "rdx": (72, 73, 74),
+    "": (41, 49, 64, 65, 66, 68, 70, 71, 80, 81, 82, 83, 84, 96),
+}
+"""Which registers the handlers of leaves that are not covered here have zeroed when they refuse the first operand."""
+
+
+@pytest.mark.parametrize("names", ZEROED)
+def test_DISPATCH__a_leaf_that_is_not_covered_zeroes_what_the_real_one_does(names: str) -> None:
+    p, _ = with_td("")
+    for leaf in ZEROED[names]:
+        went = p.fork()
+        assert isinstance(call(went, 0, **GARBAGE, rax=leaf), Left)
+        assert went.lp(0).rax >> 32 in (0xC0000100, 0xC0000101)
+        assert {name: getattr(went.lp(0), name) for name in GARBAGE} == {**GARBAGE, **dict.fromkeys(names.split(), 0)}
