@@ -32,7 +32,7 @@ class Pass:
 SMALL = ("info-callers,info-callers-v3,loader-reload,loader-reload-any-order,uefi-cold,uefi-together,uefi-disabled,"
          "kexec-under-td")
 PLAN = (
-    Pass("none", "2", 1_500),
+    Pass("none", "2", 2_500),
     Pass("all", "2", 4_000, "update"),
     Pass("none,all", "2,3", 1_500, SMALL),
     Pass("none", "3", 600),
