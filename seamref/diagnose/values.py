@@ -122,7 +122,9 @@ def _rows(status: object, prefix: str) -> tuple[str, ...]:
 
 
 def _np_status(value: int) -> str | None:
-    """The name NP-SEAMLDR gives a value."""
+    """The name NP-SEAMLDR gives a value; all its errors have bit 63 and none of bits 62:32."""
+    if value >> 32 != 1 << 31:
+        return None
     from seamref.firmware.np_seamldr import NpStatus
 
     return NpStatus(value).name if value in NpStatus._value2member_map_ else None

@@ -37,8 +37,9 @@ LOOKUPS: dict[str, tuple[frozenset[str], int]] = {
     "seamcall": (PROCESSOR, 30), "seamret": (PROCESSOR, 30),
     "plan --running 1.5.05 --seamldr 1.5.00 --cpu 0x806F8": (NONE | {"host"}, 15),
     "identify 0x010C": (PROCESSOR | {"host", "diagnose", "pseamldr"}, 20),
-    "explain TDX_SYS_BUSY": (PROCESSOR | {"host", "diagnose", "pseamldr", "tdxmodule"}, 90),
-    "explain 0xC000010000000001": (PROCESSOR | {"host", "diagnose", "pseamldr", "tdxmodule", "firmware"}, 112),
+    "explain TDX_SYS_BUSY": (PROCESSOR | {"host", "diagnose", "pseamldr", "tdxmodule"}, 92),
+    "explain 0xC000010000000001": (PROCESSOR | {"host", "diagnose", "pseamldr", "tdxmodule"}, 92),
+    "explain 0x8000000000010001": (PROCESSOR | {"host", "diagnose", "pseamldr", "tdxmodule", "firmware"}, 72),
 }
 
 
