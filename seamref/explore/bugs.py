@@ -953,9 +953,8 @@ _bug("module: SHUTDOWN says that the handoff data are empty", "SYS.SHUTDOWN.hand
 _equivalent("module: SHUTDOWN does not look for processors inside", "SYS.SHUTDOWN.busy",
             "stop_machine has every CPU out of the module", LeftOut("TDH.SYS.SHUTDOWN busy", "SYS.SHUTDOWN.busy"),
             scenario="tds-during-update")
-_equivalent("module: lets everything through in SYS_SHUTDOWN", "DISPATCH.shutdown",
-            "behind TDH.SYS.SHUTDOWN nobody calls the old module", LeftOut("TDX module dispatcher",
-            "DISPATCH.shutdown"))
+_bug("module: lets everything through in SYS_SHUTDOWN", "DISPATCH.shutdown", "module-lifecycle",
+     LeftOut("TDX module dispatcher", "DISPATCH.shutdown"), scenario="module-caller", aside=("update-succeeds",))
 _equivalent("module: the KeyID table is not taken over", "SYS.UPDATE.effect",
             "a TD that runs never looks at the table; taking it down would",
             Effect(_UPDATE, _also(lambda call: call.glob.set("kot", bytes(0x4000)))), scenario="tds-during-update")
