@@ -316,7 +316,7 @@ def load_guest(lp: Lp, data: bytes | bytearray) -> None:
 
 
 def load_host(lp: Lp, data: bytes | bytearray) -> None:
-    """Sections 28.5.1 to 28.5.5: what a VM exit makes of the processor."""
+    """Sections 28.5.1 to 28.5.6: what a VM exit makes of the processor."""
     controls = get(data, "exit_ctls")
     packed, names, fixed = _host_loaded(controls & _HOST_LOADS)
     for name, value in zip(names, packed.unpack_from(data), strict=True):

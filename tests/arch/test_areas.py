@@ -255,7 +255,7 @@ def test_VMX_exit__a_guest_goes_on_with_everything_that_it_had(context: dict[str
 
 @given(CONTEXT, st.booleans(), st.sampled_from(Target))
 def test_VMX_exit__host_state_is_what_the_table_says(context: dict[str, Any], exits: bool, target: Target) -> None:
-    """Sections 28.5.1 to 28.5.5, whatever ran before: seen by a monitor behind an exit, and inside SEAM."""
+    """Sections 28.5.1 to 28.5.6, whatever ran before: seen by a monitor behind an exit, and inside SEAM."""
     platform = _monitor(False)
     if exits:
         vmlaunch(platform, 0)
