@@ -19,7 +19,6 @@ sys.path.append(str(ROOT / "book" / "_ext"))
 import live
 
 pytestmark = needs_chromium
-PATIENCE = 120_000  # milliseconds: a loaded machine with two cores, and the longest cell
 SEAMCALL = "book/processor/seamcall"
 
 
@@ -43,7 +42,6 @@ class Live(Visit):
 
     def __init__(self, browser: Any, site: str, name: str) -> None:
         super().__init__(browser, site, f"{name}.html")
-        self.page.set_default_timeout(PATIENCE)
 
     def go(self) -> None:
         self.page.get_by_role("button", name="Make this page live").click()

@@ -46,7 +46,7 @@ def test_page(visit: Visit) -> None:
 @some
 def test_page_has_no_serious_or_moderate_violation(visit: Visit) -> None:
     found = {}
-    for scheme, size in (("light", WIDE), ("dark", WIDE), ("dark", PHONE)):
+    for scheme, size in (("light", WIDE), ("dark", PHONE)):
         visit.wear(scheme)
         visit.resize(size)
         if seen := violations(visit):

@@ -23,6 +23,7 @@ FLAGS = [
     "--disable-sync",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # there is no other host
 ]
+PATIENCE = 120_000  # milliseconds: a loaded machine with two cores, and the longest cell
 PHONE = {"width": 390, "height": 844}
 WIDE = {"width": 1280, "height": 900}
 PAGES = [*dict.fromkeys(chapters.toc_entries())]
@@ -51,6 +52,7 @@ class Visit:
         if hasattr(browser, "new_context"):
             browser = self.own = browser.new_context(service_workers="block")
         self.page = browser.new_page()
+        self.page.set_default_timeout(PATIENCE)
         self.page.set_viewport_size(size)
         self.page.emulate_media(color_scheme=scheme)
         self.page.on("console", self._console)
