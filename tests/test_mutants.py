@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from mutant_runs import Live, spans
-from mutants import EQUIVALENT, ROOMS, ROOT, equivalents, files_of
+from mutants import EQUIVALENT, ROOMS, ROOT, STORED, equivalents, files_of
 
 SOURCE = '''"""A file to change."""
 LIMIT = 4
@@ -124,3 +125,11 @@ def test_equivalent_mutants__each_names_a_line_that_is_there_and_says_why() -> N
         assert entry["changed"] not in sources[entry["file"]] and len(entry["reason"].split()) > 4, entry
     keys = [(entry["file"], entry["line"], entry["changed"]) for entry in listed]
     assert len(set(keys)) == len(keys) and EQUIVALENT.exists()
+
+
+def test_figures__of_the_mutants_that_were_tried_95_of_100_are_noticed() -> None:
+    found = json.loads(STORED.read_text())
+    assert set(found) == {source for room in ROOMS.values() for source in room.sources}
+    for source, row in found.items():
+        assert row["killed"] + row["equivalent"] + len(row["alive"]) == row["tried"] <= row["mutants"], source
+        assert row["killed"] >= 0.95 * (row["tried"] - row["equivalent"]), source
