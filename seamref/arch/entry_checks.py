@@ -390,6 +390,7 @@ HOST_STATE: CheckTable[Entry, None] = CheckTable("VM entry: host state", (
 
 _FROM, _END = BY_NAME["host_es_selector"].offset, max(field.offset + field.size for field in BY_NAME.values())
 """The part of a region that a row can read."""
+_RIP, _BEHIND = BY_NAME["guest_rip"].offset, BY_NAME["guest_rip"].offset + BY_NAME["guest_rip"].size
 _KEPT = 256
 _sound: dict[tuple[object, ...], None] = {}
 
@@ -405,7 +406,8 @@ def refuses(table: CheckTable[Entry, None], entry: Entry) -> Check[Entry, None] 
     if table.observers:
         return table.decide(entry)
     data, *asked = entry
-    key = table.name, bytes(data[_FROM:_END]), *asked
+    rip = get(data, "guest_rip")  # another one at every call; the rows ask of it only these two things
+    key = table.name, bytes(data[_FROM:_RIP]), bytes(data[_BEHIND:_END]), is_canonical(rip), rip >> 32 != 0, *asked
     if key in _sound:
         return None
     row = table.decide(entry)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from seamref.arch import lab
 from seamref.arch.areas import (
@@ -178,6 +180,17 @@ def test_ENTRY_host__each_row_stops_what_it_names(name: str) -> None:
     assert first(HOST_STATE, entry({})) is None
     for changes in HOST[name]:
         assert first(HOST_STATE, entry(changes)) == f"ENTRY.host.{name}", changes
+
+
+@given(st.lists(st.tuples(
+    st.sampled_from(sorted(SOUND)), st.one_of(st.integers(0, 2**64 - 1), st.sampled_from((0, 2**32 - 1, 2**32, 2**47))),
+), min_size=2, max_size=6))
+def test_ENTRY__what_was_found_sound_is_remembered_for_what_the_rows_ask(asked: list[tuple[str, int]]) -> None:
+    """Another RIP may be another answer, and is none where the rows say the same."""
+    for name, rip in asked:
+        judged = entry({**SOUND[name], "guest_rip": rip})
+        for table in (HOST_STATE, GUEST_STATE):
+            assert refuses(table, judged) is table.decide(judged)
 
 
 def test_ENTRY_host__a_32_bit_host_cannot_have_a_64_bit_guest() -> None:
