@@ -54,6 +54,10 @@ LICENCES = "licences.txt"
 ROOM = "seambook"  # the folder of the page's file system that has the tree
 LIBRARY = "lib/python314.zip"  # and the file in which Pyodide puts its standard library
 CACHE_TAG = "cpython-314"
+RECORDED = "tests/conformance/vectors/npseamldr"
+"""The recordings that the page's Python can replay: one small room.  All of them would take the book over its size."""
+NEEDS = {"all-recordings": "the recordings of all four rooms, which lie in the repository and not beside the page"}
+"""A cell's tag -> what it reads that is not beside the page; there, only its stored output is shown."""
 KEPT = 6000  # compiled files: the standard library has 550, a tree 370
 OUTPUT_LIMIT = 2000  # characters of a failed tool's words in the log
 
@@ -191,6 +195,8 @@ def _python_files() -> Iterator[tuple[str, bytes]]:
     for path in sorted((ROOT / "book").rglob("*.json*")):
         if not any(part.startswith((".", "_")) for part in path.relative_to(ROOT).parts):
             yield path.relative_to(ROOT).as_posix(), path.read_bytes()
+    for path in sorted((ROOT / RECORDED).iterdir()):
+        yield path.relative_to(ROOT).as_posix(), path.read_bytes()
     yield "seambook_kernel.py", (OWN / "kernel.py").read_bytes()
     yield "written.py", (OWN.parent / "written.py").read_bytes()
     import IPython.lib.pretty
@@ -333,13 +339,17 @@ def _python_licences() -> str:
 
 
 def cells_of(path: Path) -> list[dict[str, Any]]:
-    """Of each code cell of a chapter: the digest of its stored outputs, and whether it is to fail."""
+    """Of each code cell of a chapter: the digest of its stored outputs, what it needs that is not beside the page, and
+    whether it is to fail."""
     made = []
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "code" and source.strip():
             row: dict[str, Any] = {"digest": kernel().digest(cell["outputs"])}
-            if "raises-exception" in cell["metadata"].get("tags", []):
+            tags = cell["metadata"].get("tags", [])
+            if lacks := [NEEDS[tag] for tag in tags if tag in NEEDS]:
+                row["needs"] = " and ".join(lacks)
+            if "raises-exception" in tags:
                 row["fails"] = True
             made.append(row)
     return made

@@ -172,6 +172,13 @@ def test_no_cell_needs_what_the_page_s_Python_has_not() -> None:
             for cell in cells(name) if lacks(source := "".join(cell["source"]))] == []
 
 
+def test_cells_that_need_what_lies_in_the_repository_only_are_few_and_say_so() -> None:
+    """Each is a hole in the live book."""
+    lacking = {name: row["needs"] for name in chapters.toc_entries() if (ROOT / f"{name}.ipynb").is_file()
+               for row in live.cells_of(ROOT / f"{name}.ipynb") if "needs" in row}
+    assert lacking == {"book/appendices/measured": live.NEEDS["all-recordings"]}
+
+
 def test_the_pack_is_the_tree_and_equal_for_equal_trees() -> None:
     tree = live.tree()
     made = live.pack(tree)

@@ -24,6 +24,7 @@ FLAGS = [
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # there is no other host
 ]
 PATIENCE = 120_000  # milliseconds: a loaded machine with two cores, and the longest cell
+SETTLES = 500  # milliseconds: 300 after the last change of size the theme lets the keyboard reach what then scrolls
 PHONE = {"width": 390, "height": 844}
 WIDE = {"width": 1280, "height": 900}
 PAGES = [*dict.fromkeys(chapters.toc_entries())]
@@ -146,6 +147,7 @@ RUN = """places => axe.run({include: places}, {
 
 def violations(visit: Visit, *places: str) -> list[Any]:
     """What axe finds serious or moderate in the article, or in some places of it, as it stands now."""
+    visit.page.wait_for_timeout(SETTLES)
     if not visit.page.evaluate("Boolean(window.axe)"):
         visit.page.evaluate(AXE)
     found = visit.page.evaluate(RUN, places or ["article.bd-article"])

@@ -191,6 +191,11 @@ class Cell {
     this.state = el("span", { class: "seam-cell-state" });
     this.tools = el("div", { class: "seam-cell-tools", role: "group", "aria-label": `Cell ${this.number}` });
     this.input.after(this.tools);
+    if (this.facts.needs) {
+      this.tools.append(this.state);
+      this.say(`Not run here: it needs ${this.facts.needs}. The printed output stands.`);
+      return;
+    }
     this.runs = button("Run", `Run cell ${this.number}`, () => request(this), { title: "Shift+Enter" });
     this.above = button("Run all above", `Run all above cell ${this.number}`, () => requestAbove(this));
     this.above.hidden = this.number === 1;
@@ -301,7 +306,8 @@ function inOrder(pick) {
   return order;
 }
 
-const before = last => cells.filter(cell => cell.number < last.number);
+const runnable = () => cells.filter(cell => !cell.facts.needs);
+const before = last => runnable().filter(cell => cell.number < last.number);
 // A cell after those above it that have not run as they stand now.
 const request = last => inOrder(() => [...before(last).filter(cell => cell.ran !== cell.text), last]);
 const requestAbove = last => inOrder(() => before(last));
@@ -317,7 +323,7 @@ function stop() {
 function startOver() {
   turnNumber++;
   live.restart();
-  for (const cell of cells) {
+  for (const cell of runnable()) {
     cell.ran = undefined;
     cell.reset();
     cell.say("");
@@ -340,7 +346,7 @@ async function goLive() {
     announce(`The page cannot be made live: ${error.message}`);
     return;
   }
-  allButton = button("Run all cells", undefined, () => inOrder(() => cells));
+  allButton = button("Run all cells", undefined, () => inOrder(runnable));
   begins.replaceWith(allButton, " ", button("Start over", undefined, startOver));
   allButton.focus();
   document.documentElement.classList.add("seam-is-live");
