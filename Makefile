@@ -73,7 +73,7 @@ coverage: $(READY)
 
 lab: $(READY)
 	@$(BIN)/jupyter trust book/*.ipynb book/*/*.ipynb >/dev/null  # else their pictures are not shown
-	@$(BIN)/python tools/lab.py
+	@$(BIN)/python tools/jupyter_lab.py
 
 chapters: $(READY)
 	$(BIN)/python tools/chapters.py execute -j $(JOBS)

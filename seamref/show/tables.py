@@ -123,7 +123,10 @@ def pairs(*rows: tuple[str, Any], caption: str = "", columns: tuple[str, str] = 
 
 
 def result_text(result: Any) -> str:
-    """A check row's result in words: outcomes print themselves, enums by name, markers by their docstring."""
+    """A check row's result in words: outcomes print themselves, enums by name, markers by their docstring.
+
+    Nothing where the row only says that it stops.
+    """
     from enum import Enum
 
     if isinstance(result, Enum) and not isinstance(result.value, str):
@@ -131,7 +134,7 @@ def result_text(result: Any) -> str:
         return f"{result.name} ({number})"
     if isinstance(result, Enum):
         return str(result.value)
-    text = str(result)
+    text = "" if result is None else str(result)
     if is_dataclass(result) and not isinstance(result, type) and text.startswith(f"{type(result).__qualname__}("):
         return f"{type(result).__name__}: {', '.join(plain(getattr(result, field.name)) for field in fields(result))}"
     if text.startswith("<"):

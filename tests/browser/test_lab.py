@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import lab
+import jupyter_lab
 import pytest
 from browser.visits import ROOT, needs_chromium
 
@@ -24,7 +24,7 @@ FAKE = "get: async () => () => ({ IMarkdownParser: {} })"
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return lab.prepare(tmp_path_factory.mktemp("lab") / "lab")
+    return jupyter_lab.prepare(tmp_path_factory.mktemp("lab") / "lab")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_myst_becomes_what_JupyterLab_knows(extension: Any, myst: str, markdown:
 
 
 def test_no_page_keeps_a_role_a_label_or_a_directive_that_JupyterLab_would_show(extension: Any) -> None:
-    texts = [text for path in lab.pages().values() for text in lab.markdown(path)]
+    texts = [text for path in jupyter_lab.pages().values() for text in jupyter_lab.markdown(path)]
     assert sum("{cite}" in text for text in texts) > 50
     left = [(text, made) for text, made in zip(texts, extension.evaluate("all => all.map(translated)", texts),
                                                strict=True)
@@ -68,7 +68,7 @@ def test_no_page_keeps_a_role_a_label_or_a_directive_that_JupyterLab_would_show(
 
 def test_every_citation_leads_where_the_rendered_book_leads(extension: Any) -> None:
     made = extension.evaluate("text => translated(text)", "See {cite}`343754 section 3.4; SDM vol. 3C` here.")
-    known = set(lab.facts()["cites"])
+    known = set(jupyter_lab.facts()["cites"])
     said = next(iter(sorted(known)))
     shown = extension.evaluate("text => translated(text)", f"{{cite}}`{said}`")
     assert made.startswith("See [") and shown.startswith("&#91;") and "http" in shown
@@ -93,7 +93,7 @@ def jupyter(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """JupyterLab as ``make lab`` starts it, with nothing of this user's settings."""
     home = tmp_path_factory.mktemp("home")
     log = home / "log.txt"
-    words = lab.command(prepared, ["--no-browser", f"--IdentityProvider.token={TOKEN}", "--ServerApp.port=0",
+    words = jupyter_lab.command(prepared, ["--no-browser", f"--IdentityProvider.token={TOKEN}", "--ServerApp.port=0",
                                    "--ServerApp.ip=127.0.0.1", "--allow-root", "--ServerApp.log_level=INFO"])
     with log.open("w") as out:
         server = subprocess.Popen(words, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env={
@@ -165,8 +165,8 @@ def test_an_explorer_in_JupyterLab_turns_and_says_when_it_fails(opened: Any) -> 
 
 
 def test_make_lab_starts_it(tmp_path: Path) -> None:
-    words = lab.command(tmp_path, ["--no-browser"])
+    words = jupyter_lab.command(tmp_path, ["--no-browser"])
     assert words[0] == sys.executable and words[-1] == str(ROOT / "book") and "--no-browser" in words
-    assert "tools/lab.py" in (ROOT / "Makefile").read_text(encoding="utf-8")
-    held = json.loads((lab.OWN / lab.NAME / "package.json").read_text(encoding="utf-8"))
-    assert (lab.OWN / lab.NAME / held["jupyterlab"]["_build"]["load"]).is_file()
+    assert "tools/jupyter_lab.py" in (ROOT / "Makefile").read_text(encoding="utf-8")
+    held = json.loads((jupyter_lab.OWN / jupyter_lab.NAME / "package.json").read_text(encoding="utf-8"))
+    assert (jupyter_lab.OWN / jupyter_lab.NAME / held["jupyterlab"]["_build"]["load"]).is_file()

@@ -163,7 +163,7 @@ def test_DISPATCH_exit_reason__anything_but_SEAMCALL_is_fatal(platform: Platform
 
 def test_revision_1_0__no_exit_reason_check_and_no_care_for_blocking() -> None:
     platform = lab.platform(build=Build("1.0", signer_key_hash=mint.KEY.key_hash))
-    assert isinstance(_guest(platform, exit_reason=77, guest_interruptibility=1), Left)
+    assert isinstance(_guest(platform, exit_reason=77, guest_interruptibility=1, guest_rflags=0x202), Left)
     assert platform.lp(0).sti_blocking
 
 

@@ -139,9 +139,21 @@ def test_not_modelled__their_first_operand_is_judged_all_the_same() -> None:
 
     p = staged("tdmr.init").fork()
     for leaf, gap in UNMODELLED.items():
-        call(p, 0, rax=leaf, rcx=0, rdx=0)
+        call(p, 0, rax=leaf, rcx=0, rdx=1 << 12 if gap.other else 0)
         details = {"rcx": 1, "rdx": 2}[gap.operand]
         assert p.peek_lp(0).rax == 0xC000010100000000 | details, gap.name
+
+
+def test_not_modelled__an_operand_that_must_be_another_is_judged_first() -> None:
+    """TDH.SERVTD.BIND of a TD to itself."""
+    from seamref.arch.software import call
+
+    p = staged("tdmr.init").fork()
+    others = {leaf: gap for leaf, gap in UNMODELLED.items() if gap.other}
+    assert [gap.name for gap in others.values()] == ["TDH.SERVTD.BIND"]
+    for leaf in others:
+        call(p, 0, rax=leaf, rcx=0, rdx=0)
+        assert p.peek_lp(0).rax == 0xC000010000000002
 
 
 def test_not_modelled__L2_VMs() -> None:

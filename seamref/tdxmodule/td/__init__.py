@@ -41,7 +41,7 @@ from seamref.tdxmodule.td.mng_key_config import MNG_KEY_CONFIG
 from seamref.tdxmodule.td.mr import MR_EXTEND, MR_FINALIZE
 from seamref.tdxmodule.td.page_add import PAGE_ADD
 from seamref.tdxmodule.td.reclaim import RECLAIM
-from seamref.tdxmodule.td.sept_add import SEPT_ADD, SEPT_ADD_FIRST, SEPT_ADD_L2
+from seamref.tdxmodule.td.sept_add import SEPT_ADD, SEPT_ADD_FIRST, SEPT_ADD_L2, SEPT_ADD_VERSION
 from seamref.tdxmodule.td.vp_create import VP_ADDCX
 from seamref.tdxmodule.td.vp_flush import VP_FLUSH
 from seamref.tdxmodule.td.vp_init import VP_INIT, VP_INIT_FIRST
@@ -51,8 +51,8 @@ from seamref.tdxmodule.td.vpflushdone import VPFLUSHDONE
 __all__ = [
     "ADDCX_LAST", "CACHE_WB", "CREATE", "CREATE_HKID", "FREEID", "INTERRUPTED", "MEM_TRACK", "MNG_ADDCX",
     "MNG_INIT", "MNG_INIT_FIRST", "MNG_KEY_CONFIG", "MR_EXTEND", "MR_FINALIZE", "OWNER", "PAGE_ADD", "PAGE_CHECK",
-    "RECLAIM", "SEPT_ADD", "SEPT_ADD_FIRST", "SEPT_ADD_L2", "TD_CHECK", "VPFLUSHDONE", "VP_ADDCX", "VP_FLUSH",
-    "VP_INIT", "VP_INIT_FIRST", "VP_WR", "cache_wb", "checks", "create", "key_freeid", "measurement", "mem_track",
-    "mng_addcx", "mng_init", "mng_key_config", "mr", "page_add", "reclaim", "sept", "sept_add", "vp_create",
-    "vp_flush", "vp_init", "vp_wr", "vpflushdone",
+    "RECLAIM", "SEPT_ADD", "SEPT_ADD_FIRST", "SEPT_ADD_L2", "SEPT_ADD_VERSION", "TD_CHECK", "VPFLUSHDONE",
+    "VP_ADDCX", "VP_FLUSH", "VP_INIT", "VP_INIT_FIRST", "VP_WR", "cache_wb", "checks", "create", "key_freeid",
+    "measurement", "mem_track", "mng_addcx", "mng_init", "mng_key_config", "mr", "page_add", "reclaim", "sept",
+    "sept_add", "vp_create", "vp_flush", "vp_init", "vp_wr", "vpflushdone",
 ]

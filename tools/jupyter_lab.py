@@ -1,4 +1,4 @@
-"""The chapters in JupyterLab, their MyST rendered and their links alive.  Usage: ``python tools/lab.py [OPTION ...]``.
+"""The chapters in JupyterLab, their MyST rendered and their links alive: ``python tools/jupyter_lab.py [OPTION ...]``.
 
 JupyterLab knows Markdown, and the chapters say a little more: citations, labels, a glossary.  ``book/_ext/lab`` has an
 extension for that, written by hand.  This puts into ``_build/lab`` what it must know of the book, and starts JupyterLab
