@@ -54,14 +54,23 @@ def _durations(config: pytest.Config) -> dict[str, float]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Longest file first where several workers share the run; every worker sees the same order."""
+    """Longest file first where several workers share the run; every worker sees the same order.
+
+    The book is being built meanwhile: before files that wait for it each worker has another long one.
+    """
     if not hasattr(config, "workerinput"):
         return
     took = _durations(config)
     first: dict[str, int] = {}
+    wait = set()
     for index, item in enumerate(items):
-        first.setdefault(item.nodeid.partition("::")[0], index)
-    items.sort(key=lambda item: (-took.get(file := item.nodeid.partition("::")[0], 1.0), first[file]))
+        first.setdefault(file := item.nodeid.partition("::")[0], index)
+        if "built_book" in getattr(item, "fixturenames", ()):
+            wait.add(file)
+    order = sorted(first, key=lambda file: (-took.get(file, 1.0), first[file]))
+    ahead = [file for file in order if file not in wait][:config.workerinput["workercount"]]
+    place = {file: at for at, file in enumerate([*ahead, *(file for file in order if file not in ahead)])}
+    items.sort(key=lambda item: place[item.nodeid.partition("::")[0]])
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ FLAGS = [
     "--disable-sync",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # there is no other host
 ]
+THOROUGH = bool(os.environ.get("SEAMREF_THOROUGH"))
 PATIENCE = 120_000  # milliseconds: a loaded machine with two cores, and the longest cell
 SETTLES = 500  # milliseconds: 300 after the last change of size the theme lets the keyboard reach what then scrolls
 PHONE = {"width": 390, "height": 844}
